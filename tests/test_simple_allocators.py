@@ -1,0 +1,129 @@
+"""Inverse volatility, inverse variance, 1/N, long-only minimum variance, and the shared checks."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from pil_research.allocators import (
+    check_covariance,
+    correlation_of,
+    equal_weight,
+    inverse_variance,
+    inverse_vol,
+    min_variance,
+)
+from pil_research.allocators.minvar import min_variance_rows
+from pil_research.allocators.simple import FAULTS, covariance_faults, inverse_vol_rows
+from pil_research.types import InputError
+
+
+def spd(rng, k):
+    x = rng.standard_normal((k, 3 * k + 2)) + rng.uniform(-1, 1) * rng.standard_normal((1, 3 * k + 2))
+    sd = np.exp(0.7 * rng.normal(size=k)) * 0.01
+    return (x @ x.T) / x.shape[1] * np.outer(sd, sd)
+
+
+def test_diagonal_methods_have_closed_forms():
+    cov = np.array([[0.01, 0.005], [0.005, 0.09]])
+    np.testing.assert_allclose(inverse_vol(cov), [0.75, 0.25], rtol=1e-15)
+    np.testing.assert_allclose(inverse_variance(cov), [0.9, 0.1], rtol=1e-15)
+    np.testing.assert_allclose(inverse_vol_rows(cov[None])[0], inverse_vol(cov), rtol=1e-15)
+    assert equal_weight(np.full((4, 3, 3), np.nan)).tolist() == [[1 / 3] * 3] * 4
+
+
+def test_diagonal_methods_read_the_diagonal_only():
+    cov = np.array([[0.01, np.nan], [7.0, 0.09]])
+    np.testing.assert_allclose(inverse_vol(cov), [0.75, 0.25])
+    for bad, code in ((np.nan, "NON_FINITE"), (np.inf, "NON_FINITE"), (0.0, "NON_POSITIVE_VARIANCE")):
+        stack = np.array([np.eye(2), [[bad, 0.0], [0.0, 1.0]]])
+        with pytest.raises(InputError, match="cov must") as error:
+            inverse_vol(stack)
+        assert error.value.code == code and error.value.subject == "row 1"
+        assert np.isnan(inverse_vol_rows(stack)).all(-1).tolist() == [False, True]
+
+
+def test_faults_are_named_row_by_row():
+    stack = np.array([np.eye(2), [[1, np.nan], [np.nan, 1]], [[0, 0], [0, 1]], [[1, 0.5], [0.4, 1]], np.eye(2) * 1e-30])
+    assert [FAULTS[i] for i in covariance_faults(stack)] == [
+        "ok", "NON_FINITE", "NON_POSITIVE_VARIANCE", "NOT_SYMMETRIC", "ok"]
+    with pytest.raises(InputError) as error:
+        check_covariance(stack)
+    assert (error.value.code, error.value.subject) == ("NON_FINITE", "row 1")
+
+
+def test_asymmetry_of_the_last_bit_is_allowed():
+    cov = np.array([[0.04, 0.006], [0.006 * (1 + 1e-13), 0.01]])
+    stack, lead = check_covariance(cov)
+    assert stack.shape == (1, 2, 2) and lead == ()
+    rho = correlation_of(cov)
+    assert rho[0, 1] == rho[1, 0]
+
+
+def test_correlation_is_rounded_clipped_and_has_a_unit_diagonal():
+    cov = np.array([[1.0, 1.0000001, 0.3], [1.0000001, 1.0, 1 / 3], [0.3, 1 / 3, 1.0]])
+    rho = correlation_of(np.array([cov, cov]))[1]
+    assert rho[0, 1] == 1.0 and rho[1, 2] == 0.333333333333 and (np.diag(rho) == 1.0).all()
+    assert correlation_of(cov, None)[1, 2] == pytest.approx(1 / 3, rel=1e-15)
+
+
+def _reference(cov, upper):
+    k = len(cov)
+    scale = np.trace(cov) / k
+    best = minimize(lambda a: a @ cov @ a / scale, np.full(k, 1 / k), jac=lambda a: 2 * cov @ a / scale,
+                    bounds=[(0.0, u) for u in upper], method="SLSQP",
+                    constraints={"type": "eq", "fun": lambda a: a.sum() - 1, "jac": lambda a: np.ones(k)},
+                    options={"ftol": 1e-15, "maxiter": 500})
+    return best.x
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(1.0, 4.0))
+def test_minimum_variance_meets_its_conditions(k, seed, slack):
+    """Karush-Kuhn-Tucker: one common gradient on free names, not below it at 0, not above it at the bound."""
+    rng = np.random.default_rng(seed)
+    cov = spd(rng, k)
+    upper = np.minimum(slack * rng.uniform(0.5, 1.5, k) / k, 1.0)
+    upper = upper if upper.sum() >= 1 else np.minimum(upper / upper.sum() * 1.01, 1.0)
+    w = min_variance(cov, upper=upper)
+    assert (w >= 0).all() and (w <= upper + 1e-12).all() and abs(w.sum() - 1) < 1e-12
+    gradient = cov @ w / (w @ cov @ w)
+    free = (w > 1e-10) & (w < upper - 1e-10)
+    level = gradient[free].mean() if free.any() else np.max(gradient[w >= upper - 1e-10])
+    assert np.abs(gradient[free] - level).max(initial=0.0) < 1e-8
+    assert (gradient[w <= 1e-10] >= level - 1e-8).all()
+    assert (gradient[w >= upper - 1e-10] <= level + 1e-8).all()
+
+
+def test_minimum_variance_agrees_with_a_general_solver():
+    rng = np.random.default_rng(3)
+    for k in (2, 3, 5, 8):
+        cov, upper = spd(rng, k), np.full(k, min(1.0, 2.0 / k))
+        ours, peer = min_variance(cov, upper=2.0 / k), _reference(cov, upper)
+        assert ours @ cov @ ours <= peer @ cov @ peer * (1 + 1e-9)
+        np.testing.assert_allclose(ours, peer, rtol=0, atol=1e-4)
+
+
+def test_minimum_variance_closed_forms_and_stacks():
+    np.testing.assert_allclose(min_variance(np.diag([1.0, 2.0, 4.0])), np.array([4, 2, 1]) / 7, rtol=1e-14)
+    np.testing.assert_allclose(min_variance([[1.0, 0.9], [0.9, 1.0]]), [0.5, 0.5])
+    assert min_variance([[3.0]]).tolist() == [1.0]
+    stack = np.array([spd(np.random.default_rng(i), 6) for i in range(4)])
+    np.testing.assert_array_equal(min_variance(stack), [min_variance(c) for c in stack])
+    np.testing.assert_allclose(min_variance(stack, upper=1 / 6), np.full((4, 6), 1 / 6), rtol=1e-12)
+
+
+def test_minimum_variance_of_clones_splits_evenly():
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    w = min_variance(np.cov(x[:, [0, 1, 0]].T))
+    assert w[0] == pytest.approx(w[2], abs=1e-6)
+
+
+def test_minimum_variance_refuses_what_has_no_answer():
+    with pytest.raises(InputError, match="sum to at least 1") as error:
+        min_variance(np.eye(4), upper=0.2)
+    assert error.value.code == "INFEASIBLE"
+    with pytest.raises(InputError) as error:
+        min_variance(1.9 * np.eye(3) - 0.9)
+    assert error.value.code == "NOT_PSD"
+    assert np.isnan(min_variance_rows(np.eye(4)[None], upper=np.nan)).all()
