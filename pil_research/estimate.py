@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .config import PILConfig
 from .estimators.book_vol import AssetRisk
 from .estimators.covariance import rolling_covariance
-from .estimators.ewma import ewma_weights, rolling_ewma_vol
+from .estimators.ewma import ewma_vol, ewma_weights, rolling_ewma_vol
 from .estimators.skill import all_step_ics, skill_from_steps
 from .estimators.sleeve_returns import sleeve_return_matrix
 from .stages.sleeves import OBS_ABSENT, OBS_MISSING, OBS_OK, Liveness, check_liveness, unchanged_prices
@@ -211,13 +211,15 @@ class Estimates:
     risk: AssetRisk
     multi_day: Bools
 
-# %% ../nbs/09_estimate.ipynb #489e927f
-def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int) -> Floats:
-    """Per-bar EWMA standard deviation `(T, M)`, mean removed; NaN where fewer than `min_obs` observations."""
-    ok = np.isfinite(returns)
-    padded = np.zeros((3, window - 1 + len(returns), returns.shape[1]))
-    x = np.where(ok, returns, 0.0)
-    padded[:, window - 1:] = ok, x, x * x
+# %% ../nbs/09_estimate.ipynb #de590e11
+def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int, last: int | None = None) -> Floats:
+    """Per-bar EWMA standard deviation of the `last` rows `(last, M)`, mean removed; NaN below `min_obs` observations."""
+    last = len(returns) if last is None else last
+    tail = returns[-(window - 1 + last):]
+    ok = np.isfinite(tail)
+    padded = np.zeros((3, window - 1 + last, returns.shape[1]))
+    x = np.where(ok, tail, 0.0)
+    padded[:, window - 1 + last - len(tail):] = ok, x, x * x
     view = np.lib.stride_tricks.sliding_window_view(padded, window, axis=1)
     mass, first, second = np.matmul(view, ewma_weights(window, half_life))
     count = view[0].sum(axis=-1)
@@ -225,7 +227,18 @@ def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int) -> 
         variance = second / mass - (first / mass) ** 2
     return np.where(count >= min_obs, np.sqrt(np.maximum(variance, 0.0)), np.nan)
 
-# %% ../nbs/09_estimate.ipynb #7b2458f4
+# %% ../nbs/09_estimate.ipynb #6088e4a9
+def _sleeve_vols(returns: Floats, a: int, n: int, s: Any) -> tuple[Floats, Ints]:
+    """Volatility and unmasked bars of rows a to n; a few new rows are done singly."""
+    b = np.maximum(a - s.vol_window + 1, 0)
+    if n - a > 8 or n < s.vol_window:
+        vol, n_obs = rolling_ewma_vol(returns[b:n], s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
+        return vol[a - b:], n_obs[a - b:]
+    windows = np.stack([returns[i - s.vol_window + 1: i + 1].T for i in range(a, n)])
+    vol = ewma_vol(windows, s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
+    return vol, np.isfinite(windows).sum(axis=-1)
+
+
 class Estimator:
     """Derived rows of a history: sleeve returns, volatilities, scales, ICs. Call `update` after the history grew."""
 
@@ -274,13 +287,11 @@ class Estimator:
 
     def _store_scales(self, a: int, n: int) -> None:
         s = self.settings.sleeves
-        b = np.maximum(a - s.vol_window + 1, 0)
-        vol, n_obs = rolling_ewma_vol(self._rows["returns"][b:n], s.vol_half_life, window=s.vol_window,
-                                      min_obs=s.min_observations)
-        self._put("vol", a, vol[a - b:])
-        self._put("n_obs", a, n_obs[a - b:])
-        known = np.isfinite(vol[a - b:])
-        scale = s.vol_target / np.where(known, np.maximum(vol[a - b:], s.vol_floor), np.nan)
+        vol, n_obs = _sleeve_vols(self._rows["returns"], a, n, s)
+        self._put("vol", a, vol)
+        self._put("n_obs", a, n_obs)
+        known = np.isfinite(vol)
+        scale = s.vol_target / np.where(known, np.maximum(vol, s.vol_floor), np.nan)
         self._put("scale", a, scale if s.normalise else np.where(known, 1.0, np.nan))
         all_scale, r = self._rows["scale"], self._rows["returns"]
         lag = np.maximum(np.arange(a, n) - 1, 0)
@@ -296,10 +307,10 @@ class Estimator:
         if not on:
             self._put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
             return
-        b = np.maximum(a - k.window + 1, 0)
-        self._put("sd", a, rolling_sd(h.scaled[b:n], k.window, k.half_life, k.min_observations)[a - b:])
+        self._put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
         c = np.maximum(a - step, 0)
-        self._put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], self._rows["sd"][c:n], step=step)[a - c:])
+        self._put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], self._rows["sd"][c:n], step=step,
+                                        ends=np.arange(a - c, n - c)))
 
 # %% ../nbs/09_estimate.ipynb #3a2fbb82
 def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints | None = None) -> Floats:

@@ -244,20 +244,25 @@ def _observed(sleeves: Sequence[Sleeve], est: Estimates, unit: Floats, given: Bo
     return codes
 
 
-def _current_targets(sleeves: Sequence[Sleeve], symbols: Sequence[str], est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
+def _current_targets(sleeves: Sequence[Sleeve], symbols: pd.Index, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
     """Today's unit-gross targets (the last published ones where none came), who published, who is flat."""
-    unit, flat, given, alarms = est.unit.copy(), est.flat.copy(), np.zeros(len(sleeves), dtype=bool), []
-    known = set(symbols)
+    rows, given, alarms = est.unit.copy(), np.zeros(len(sleeves), dtype=bool), []
     for k, s in enumerate(sleeves):
-        if s.weights is None or not np.isfinite(s.weights.to_numpy(dtype=float)).all():
+        values = None if s.weights is None else s.weights.to_numpy(dtype=float)
+        if s.weights is None or values is None or not np.isfinite(values).all():
             continue
-        for name in s.weights.index[[n not in known for n in s.weights.index]]:
+        given[k] = True
+        if s.weights.index is symbols or s.weights.index.equals(symbols):
+            rows[k] = values
+            continue
+        aligned = s.weights.reindex(symbols)
+        rows[k] = np.nan_to_num(aligned.to_numpy(dtype=float))
+        for name in s.weights.index.difference(symbols)[:20]:
             if s.weights[name] != 0.0:
                 alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=check_name(name, "symbol"),
                                     value=float(s.weights[name]), message=f"wanted by {s.id}, but has no returns: left out"))
-        unit[k], flat[k] = unit_gross(s.weights.reindex(list(symbols)).fillna(0.0).to_numpy(dtype=float))
-        given[k] = True
-    return unit, given, flat, alarms
+    unit, flat = unit_gross(rows)
+    return np.where(given[:, None], unit, est.unit), given, np.where(given, flat, est.flat), alarms
 
 # %% ../nbs/21_integrator.ipynb #131b9d76
 def _promotion_days(sleeves: Sequence[Sleeve], dates: NDArray[np.datetime64], session: pd.Timestamp) -> Floats:
@@ -315,6 +320,7 @@ class PortfolioIntegrator:
         self._stored: Mapping[str, Any] = {}
         self._estimator: Estimator | None = None
         self._bases: BaseWeights | None = None
+        self._index: tuple[tuple[str, ...], pd.Index] | None = None
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
             self._restore(state)
@@ -455,7 +461,14 @@ def _clusters_of(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, 
         self._clusters = (month, tuple(out.tolist()))
     return np.array(self._clusters[1])
 
-# %% ../nbs/21_integrator.ipynb #f005f893
+# %% ../nbs/21_integrator.ipynb #579208b0
+def _index_of(self: PortfolioIntegrator, symbols: tuple[str, ...]) -> pd.Index:
+    """The symbols as an index, made once."""
+    if self._index is None or self._index[0] != symbols:
+        self._index = (symbols, pd.Index(symbols, name="symbol", dtype=object))
+    return self._index[1]
+
+
 def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool) -> tuple[_Gathered, StepState]:
     """Everything `step` needs, from the snapshot and the history."""
     row = int(np.searchsorted(history.dates, np.datetime64(snapshot.session.date()))) - 1
@@ -470,7 +483,7 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     arrays = realign_state(arrays, (self._ids, self._symbols), (ids, symbols)) if self._arrays is not None else arrays
     sleeves = tuple(sorted(snapshot.sleeves, key=lambda s: s.id)) if snapshot.sleeves and not absent else tuple(
         Sleeve(id=i, weights=None) for i in ids)
-    unit, given, flat, unknown = _current_targets(sleeves, symbols, est)
+    unit, given, flat, unknown = _current_targets(sleeves, _index_of(self, symbols), est)
     est = replace(est, unit=unit, flat=flat, known=est.known | given)
     base = equity if equity > 0.0 else float(arrays.drawdown.equity[0])
     now, blinds, blind = _exposures(snapshot, market, base if base > 0.0 else 1.0, arrays.exposures[0])
@@ -496,7 +509,7 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
         capacity=np.array([np.inf if s.capacity is None else float(s.capacity) for s in sleeves], dtype=float),
         days=_promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
         clusters=_clusters_of(self, snapshot, market, est), half_spread=market.half_spread, fee=market.fee,
-        impact=market.impact, adv=market.adv, assumed_impact=market.assumed_impact, cost_scale=np.ones(1),
+        impact=market.impact, adv=market.adv, assumed_impact=market.assumed_impact,
         kill_book=book, killed_sleeves=killed_sleeves if killed_sleeves.any() else None,
         killed_symbols=killed_symbols if killed_symbols.any() else None,
         restrictions=_restriction_codes(snapshot, market.symbols, blind), primary=market.primary, multiple=market.multiple,
@@ -629,7 +642,7 @@ def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathe
     """The decision with names on it."""
     symbols, ids = list(history.symbols), list(history.sleeve_ids)
     passport = Passport(d, symbols, ids)
-    index = pd.Index(symbols, name="symbol")
+    index = _index_of(self, history.symbols)
     exposures = d.exposures[0]
     return Decision(
         id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,

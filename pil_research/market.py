@@ -19,39 +19,27 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'CLASS_COSTS', 'OTHER_CLASS_COSTS', 'KINDS', 'INSTRUMENT_COLUMNS', 'class_cost',
-           'complete_instruments', 'Market']
+__all__ = ['Floats', 'Bools', 'Ints', 'CLASS_COSTS', 'OTHER_CLASS_COSTS', 'KINDS', 'INSTRUMENT_COLUMNS', 'POSITIVE',
+           'NON_NEGATIVE', 'class_cost', 'complete_instruments', 'as_flags', 'Market']
 
 # %% ../nbs/20a_market.ipynb #2701b938
 CLASS_COSTS: Mapping[str, tuple[float, float, float]] = {  # class -> half spread, fee, impact without ADV; bps one way
-    "Equities": (6.0, 0.0, 1.0), "Bonds": (1.0, 0.0, 0.5), "STIR": (1.0, 0.0, 0.5), "FX": (3.0, 0.0, 0.5),
-    "Energy": (10.0, 0.0, 2.0), "Metals": (10.0, 0.0, 2.0), "Agriculture": (10.0, 0.0, 2.0)}
-OTHER_CLASS_COSTS = (10.0, 0.0, 2.0)  # any class the table does not name
+    "Equities": (1.0, 0.3, 0.25), "Bonds": (0.4, 0.15, 0.1), "STIR": (0.3, 0.05, 0.05), "FX": (0.5, 0.3, 0.2),
+    "Energy": (4.2, 0.5, 0.6), "Metals": (2.4, 0.4, 0.5), "Agriculture": (4.1, 1.1, 1.0)}
+OTHER_CLASS_COSTS = (10.0, 1.0, 2.0)  # any class the table does not name
 KINDS = ("future", "etf", "other")
 INSTRUMENT_COLUMNS = ("asset_class", "cluster", "kind", "half_spread_bps", "fee_bps", "adv_usd", "impact_y",
                       "impact_bps", "primary", "exposure_multiple", "multiplier", "margin",
                       "allows_nonpositive_price", "assumed")
-_NUMBERS = ("half_spread_bps", "fee_bps", "adv_usd", "impact_y", "impact_bps", "exposure_multiple", "multiplier", "margin")
+POSITIVE = ("adv_usd", "multiplier", "margin")
+NON_NEGATIVE = ("half_spread_bps", "fee_bps", "impact_y", "impact_bps")
 
-
+# %% ../nbs/20a_market.ipynb #e419dc84
 def class_cost(asset_class: pd.Series, item: int) -> pd.Series:
     """Column `item` of the class table (0 half spread, 1 fee, 2 impact), in basis points one way."""
     return asset_class.map(lambda c: CLASS_COSTS.get(str(c), OTHER_CLASS_COSTS)[item]).astype(float)
 
-# %% ../nbs/20a_market.ipynb #14879ff9
-def _instrument_defaults(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Default column by name, in the order of `INSTRUMENT_COLUMNS` (without ``assumed``)."""
-    def flat(value: object) -> pd.Series:
-        return pd.Series(value, index=table.index)
-
-    classes = table["asset_class"]
-    return {"cluster": classes, "kind": flat("future"), "half_spread_bps": class_cost(classes, 0),
-            "fee_bps": class_cost(classes, 1), "adv_usd": flat(np.nan), "impact_y": flat(1.0),
-            "impact_bps": class_cost(classes, 2), "primary": pd.Series(table.index, index=table.index),
-            "exposure_multiple": flat(1.0), "multiplier": flat(np.nan), "margin": flat(np.nan),
-            "allows_nonpositive_price": flat(False)}
-
-
+# %% ../nbs/20a_market.ipynb #cfdb4396
 def complete_instruments(instruments: pd.DataFrame) -> pd.DataFrame:
     """Fill every optional column of the instruments table.
 
@@ -69,21 +57,56 @@ def complete_instruments(instruments: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        ``asset_class`` is missing or empty somewhere.
+        ``asset_class`` is missing or empty somewhere, or a number has the wrong sign or is none.
     """
     if "asset_class" not in instruments or instruments["asset_class"].isna().any():
         raise InputError("instruments must have a filled column asset_class; add it, one class a symbol",
                          code="MISSING_COLUMN", field="instruments", subject="asset_class")
     table = instruments.sort_index().copy()
     given = {c: table[c] if c in table else pd.Series(np.nan, table.index) for c in ("half_spread_bps", "adv_usd")}
-    for column, default in _instrument_defaults(table).items():
+    defaults = _instrument_defaults(table)
+    for column, default in defaults.items():
         table[column] = table[column].where(table[column].notna(), default) if column in table else default
     if "assumed" not in instruments:
         table["assumed"] = given["half_spread_bps"].isna() | given["adv_usd"].isna()
-    table["allows_nonpositive_price"] = table["allows_nonpositive_price"].astype(bool)
-    table[list(_NUMBERS)] = table[list(_NUMBERS)].astype(float)
+    table["allows_nonpositive_price"] = as_flags(table["allows_nonpositive_price"])
+    table["assumed"] = as_flags(table["assumed"])
+    for column in (*NON_NEGATIVE, *POSITIVE, "exposure_multiple"):
+        table[column] = _numbers(table[column], column)
     table.index.name = "symbol"
     return table[[*INSTRUMENT_COLUMNS, *[c for c in table if c not in INSTRUMENT_COLUMNS]]]
+
+# %% ../nbs/20a_market.ipynb #4fa815aa
+def as_flags(column: pd.Series) -> pd.Series:
+    """Booleans, also from the words that a CSV file holds; anything but true or 1 is False."""
+    return column.map(lambda v: str(v).strip().lower() in ("true", "1", "1.0")).astype(bool)
+
+
+def _numbers(column: pd.Series, name: str) -> pd.Series:
+    """The column as floats, NaN where empty; refuses text, infinities and the wrong sign."""
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    ok = numbers > 0.0 if name in POSITIVE else numbers >= 0.0 if name in NON_NEGATIVE else numbers != 0.0
+    bad = (column.notna() & ~(ok & np.isfinite(numbers))).to_numpy()
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        need = "positive" if name in POSITIVE else "not negative" if name in NON_NEGATIVE else "not zero"
+        raise InputError(f"instruments[{name!r}] must be finite and {need}, got {column.iloc[row]!r} for "
+                         f"{column.index[row]}; correct it, or leave it empty", code="BAD_NUMBER", field=name,
+                         subject=str(column.index[row]), value=column.iloc[row], limit=need)
+    return numbers
+
+# %% ../nbs/20a_market.ipynb #14879ff9
+def _instrument_defaults(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Default column by name, in the order of `INSTRUMENT_COLUMNS` (without ``assumed``)."""
+    def flat(value: object) -> pd.Series:
+        return pd.Series(value, index=table.index)
+
+    classes = table["asset_class"]
+    return {"cluster": classes, "kind": flat("future"), "half_spread_bps": class_cost(classes, 0),
+            "fee_bps": class_cost(classes, 1), "adv_usd": flat(np.nan), "impact_y": flat(1.0),
+            "impact_bps": class_cost(classes, 2), "primary": pd.Series(table.index, index=table.index),
+            "exposure_multiple": flat(1.0), "multiplier": flat(np.nan), "margin": flat(np.nan),
+            "allows_nonpositive_price": flat(False)}
 
 # %% ../nbs/20a_market.ipynb #297c964d
 @dataclass(frozen=True)
@@ -116,12 +139,12 @@ class Market:
             A duplicated symbol, a negative or non-finite cost, an unknown kind, or a primary that is no symbol.
         """
         table, known = _table_for(instruments, symbols)
-        _check_table(table)
+        _check_kinds(table)
         names = tuple(sorted({str(c) for c in table["cluster"]}))
         position = {s: i for i, s in enumerate(symbols)}
         primary = np.array([position.get(str(p), -1) for p in table["primary"]], dtype=np.int64)
         _check_primary(table, primary, symbols)
-        numbers = {c: table[c].to_numpy(dtype=np.float64) for c in _NUMBERS}
+        numbers = {c: table[c].to_numpy(dtype=np.float64) for c in (*NON_NEGATIVE, *POSITIVE, "exposure_multiple")}
         return cls(
             symbols=tuple(symbols), clusters=np.array([names.index(str(c)) for c in table["cluster"]], dtype=np.int64),
             cluster_names=names, half_spread=numbers["half_spread_bps"] / 1e4, fee=numbers["fee_bps"] / 1e4,
@@ -144,14 +167,7 @@ def _table_for(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> tupl
     return complete_instruments(table).loc[list(symbols)], known
 
 
-def _check_table(table: pd.DataFrame) -> None:
-    for column in ("half_spread_bps", "fee_bps", "impact_y", "impact_bps"):
-        bad = ~(np.isfinite(table[column]) & (table[column] >= 0.0))
-        if bad.any():
-            s = str(table.index[bad][0])
-            raise InputError(f"instruments.{column} of {s} must be finite and not negative, got {table[column][s]!r}",
-                             code="OUT_OF_RANGE", field=f"instruments.{column}", subject=s, value=table[column][s],
-                             limit=">= 0")
+def _check_kinds(table: pd.DataFrame) -> None:
     bad = ~table["kind"].isin(KINDS)
     if bad.any():
         s = str(table.index[bad][0])

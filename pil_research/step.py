@@ -80,7 +80,6 @@ class StepInputs:
     impact: Floats  # (M,) Y of the square-root law
     adv: Floats  # (M,) account currency, NaN when unknown
     assumed_impact: Floats  # (M,) fraction, used where adv is unknown
-    cost_scale: Floats  # (C,) 1 live; 0, 1, 2 in a study
     kill_book: bool = False
     killed_sleeves: Bools | None = None  # (K,)
     killed_symbols: Bools | None = None  # (M,)
@@ -375,8 +374,7 @@ def _cost_model(x: StepInputs, equity: Floats) -> Callable[[Floats], Floats]:
     """What trades cost, by name: the terms that do not depend on the trades are worked out once."""
     terms = turnover.cost_terms(half_spread=x.half_spread, fee=x.fee, impact=x.impact, daily_vol=x.estimates.risk.sd,
                                 adv=x.adv, assumed_impact=x.assumed_impact)
-    scale = x.cost_scale[:, None]
-    return lambda delta: np.asarray(turnover.cost_of(delta, equity, terms) * scale)
+    return lambda delta: turnover.cost_of(delta, equity, terms)
 
 
 def _hold_book(now: Floats, haircut: Floats, before: Floats) -> Floats:

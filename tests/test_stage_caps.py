@@ -4,19 +4,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pil_research.stages.caps import (cap_book, cap_excess, check_caps, cluster_cap_applies, cluster_symbols, cure_caps,
-                                      water_level)
+from pil_research.stages.caps import (
+    cap_book,
+    cap_excess,
+    check_caps,
+    cluster_cap_applies,
+    cluster_symbols,
+    cure_caps,
+    water_level,
+)
 from pil_research.types import InputError, InvariantError
 
-CAPS = dict(name=0.15, cluster=0.5, net=1.0, gross=2.0)
+CAPS = {"name": 0.15, "cluster": 0.5, "net": 1.0, "gross": 2.0}
 
 
 def random_case(seed, n_configs=4, m=20):
     rng = np.random.default_rng(seed)
     book = rng.normal(rng.normal(0, 0.1), rng.choice([0.02, 0.1, 0.4]), (n_configs, m))
     book[rng.random(book.shape) < 0.2] = 0.0
-    caps = dict(name=rng.choice([0.05, 0.15, 0.3], n_configs), cluster=rng.choice([0.2, 0.5, 1.0], n_configs),
-                net=rng.choice([0.0, 0.1, 0.5, 1.0], n_configs), gross=rng.choice([0.3, 1.0, 2.0], n_configs))
+    caps = {"name": rng.choice([0.05, 0.15, 0.3], n_configs), "cluster": rng.choice([0.2, 0.5, 1.0], n_configs),
+                "net": rng.choice([0.0, 0.1, 0.5, 1.0], n_configs), "gross": rng.choice([0.3, 1.0, 2.0], n_configs)}
     return rng, book, caps, rng.integers(-1, 4, m)
 
 

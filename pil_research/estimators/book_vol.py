@@ -80,13 +80,10 @@ def _intensity(t: _Tall, w: Floats) -> tuple[float, float]:
         return 0.0, r
     return float(np.clip((t.pi - rho) / gamma * float(w @ w), 0.0, 1.0)), r
 
-# %% ../../nbs/04_book_vol.ipynb #4d63bb16
+# %% ../../nbs/04_book_vol.ipynb #f3370459
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AssetRisk:
-    """Per-bar risk of the symbols of one session.
-
-    Unknown symbols have a NaN `sd` and count as zero in `variance` and `stressed_vol`.
-    """
+class _RiskFields:
+    """What `AssetRisk` holds, and the dense matrix of it."""
 
     sd: Floats  # (M,) per bar, NaN where not known
     known: NDArray[np.bool_]  # (M,)
@@ -98,92 +95,27 @@ class AssetRisk:
     dense: Floats | None = None  # (m, m): windows with gaps
     factors: FactorModel | None = None
 
-    @classmethod
-    def from_window(cls, returns: ArrayLike, *, half_life: float | None = 60.0, min_obs: int = 30,
-                    min_overlap: int = 60, model: str = "shrinkage", n_factors: int = 5) -> AssetRisk:
-        """Estimate from one window of returns.
-
-        Parameters
-        ----------
-        returns : array_like, shape (T, M)
-            Per bar, oldest first, NaN where missing; multi-day returns already over the root of their bars.
-        half_life : float or None
-            Of the weights, in bars.
-        min_obs : int
-            Bars below which a symbol is not known.
-        min_overlap : int
-            Common bars below which a pair takes the mean correlation.
-        model : {"shrinkage", "factor"}
-        n_factors : int
-            For the factor model.
-
-        Raises
-        ------
-        InputError
-            On a wrong shape, an infinite return or an unknown model.
-
-        Notes
-        -----
-        SPEC section 3 (asset covariance): window 120, half-life 60.
-        """
-        x = np.asarray(returns, dtype=np.float64)
-        _check_window(x, model)
-        n_obs = (x == x).sum(axis=0)
-        known = (n_obs >= max(min_obs, 2)) & _moves(x)
-        inner = x if known.all() else np.ascontiguousarray(x[:, known])
-        parts, own = _risk_parts(inner, half_life, min_overlap, model, n_factors)
-        sd = np.full(x.shape[1], np.nan)
-        sd[known] = own
-        return cls(sd=sd, known=known, n_obs=n_obs, **parts)
-
-    def _inner(self, weights: ArrayLike) -> Floats:
-        w = np.asarray(weights, dtype=np.float64)
-        return w if self.known.all() else np.asarray(w[..., self.known])
-
-    def variance(self, weights: ArrayLike) -> Floats:
-        """Per-bar variance (...) of books (..., M)."""
-        w = self._inner(weights)
-        if self.factors is not None:
-            return self.factors.variance(w)
-        if self.dense is not None:
-            return np.asarray(np.maximum(np.vecdot(w @ self.dense, w), 0.0))
-        root = np.empty((0, 0)) if self.root is None else self.root
-        s, d, r = self.sd[self.known], self.delta, self.mean_correlation
-        p, ws = w @ root.T, w * s
-        target = r * np.square(ws.sum(axis=-1)) + (1.0 - r) * np.vecdot(ws, ws)
-        return np.asarray(np.maximum(d * target + (1.0 - d) * np.vecdot(p, p), 0.0))
-
-    def vol(self, weights: ArrayLike) -> Floats:
-        """Per-bar volatility (...) of books (..., M)."""
-        return np.asarray(np.sqrt(self.variance(weights)))
-
-    def stressed_vol(self, weights: ArrayLike) -> Floats:
-        """Per-bar volatility if every correlation were 1 in the bad direction: the sum of |W| s."""
-        return np.asarray(np.abs(self._inner(weights)) @ self.sd[self.known])
-
     def covariance(self) -> Floats:
         """The dense matrix (M, M) per bar, NaN rows and columns for unknown symbols."""
-        inner = self._known_covariance()
         out = np.full((len(self.sd), len(self.sd)), np.nan)
-        out[np.ix_(self.known, self.known)] = inner
+        out[np.ix_(self.known, self.known)] = self._known_covariance()
         return out
-
-    def _known_covariance(self) -> Floats:
-        if self.factors is not None:
-            return self.factors.covariance()
-        if self.dense is not None:
-            return self.dense
-        root = np.empty((0, 0)) if self.root is None else self.root
-        s = self.sd[self.known]
-        target = self.mean_correlation * np.outer(s, s)
-        np.fill_diagonal(target, s * s)
-        return np.asarray(self.delta * target + (1.0 - self.delta) * (root.T @ root))
 
     def correlation(self) -> Floats:
         """Dense correlations (M, M), NaN for unknown symbols."""
         cov = self.covariance()
         sd = np.sqrt(np.diagonal(cov))
         return np.asarray(cov / sd[:, None] / sd[None, :])
+
+    def _known_covariance(self) -> Floats:
+        if self.factors is not None:
+            return self.factors.covariance()
+        if self.root is None:
+            return np.empty((0, 0)) if self.dense is None else self.dense
+        s = self.sd[self.known]
+        target = self.mean_correlation * np.outer(s, s)
+        np.fill_diagonal(target, s * s)
+        return np.asarray(self.delta * target + (1.0 - self.delta) * (self.root.T @ self.root))
 
 # %% ../../nbs/04_book_vol.ipynb #d2e4815b
 def _check_window(x: Floats, model: str) -> None:
@@ -224,6 +156,62 @@ def _risk_parts(x: Floats, half_life: float | None, min_overlap: int, model: str
     t = _tall(x, w)
     delta, r = _intensity(t, w)
     return {"delta": delta, "mean_correlation": r, "repair": 0.0, "root": t.root}, np.sqrt(t.variance)
+
+# %% ../../nbs/04_book_vol.ipynb #fca31cfc
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AssetRisk(_RiskFields):
+    """Per-bar risk of the symbols of one session.
+
+    Unknown symbols have a NaN `sd` and count as zero in `variance`, `vol` and `stressed_vol`; drop them first.
+    """
+
+    @classmethod
+    def from_window(cls, returns: ArrayLike, *, half_life: float | None = 60.0, min_obs: int = 30,
+                    min_overlap: int = 60, model: str = "shrinkage", n_factors: int = 5) -> AssetRisk:
+        """Estimate from one window of returns (T, M), oldest first, NaN where missing.
+
+        Multi-day returns come divided by the root of their bars. `half_life` is in bars; a symbol with fewer
+        than `min_obs` bars is not known; pairs with fewer than `min_overlap` common bars take the mean
+        correlation; `model` is ``"shrinkage"`` or ``"factor"`` (with `n_factors`). SPEC section 3.
+
+        Raises
+        ------
+        InputError
+            On a wrong shape, an infinite return or an unknown model.
+        """
+        x = np.asarray(returns, dtype=np.float64)
+        _check_window(x, model)
+        n_obs = (x == x).sum(axis=0)
+        known = (n_obs >= max(min_obs, 2)) & _moves(x)
+        inner = x if known.all() else np.ascontiguousarray(x[:, known])
+        parts, own = _risk_parts(inner, half_life, min_overlap, model, n_factors)
+        sd = np.full(x.shape[1], np.nan)
+        sd[known] = own
+        return cls(sd=sd, known=known, n_obs=n_obs, **parts)
+
+    def _inner(self, weights: ArrayLike) -> Floats:
+        w = np.asarray(weights, dtype=np.float64)
+        return w if self.known.all() else np.asarray(w[..., self.known])
+
+    def variance(self, weights: ArrayLike) -> Floats:
+        """Per-bar variance (...) of books (..., M)."""
+        w = self._inner(weights)
+        if self.factors is not None:
+            return self.factors.variance(w)
+        if self.root is None:
+            return np.asarray(np.maximum(np.vecdot(w @ self._known_covariance(), w), 0.0))
+        s, d, r = self.sd[self.known], self.delta, self.mean_correlation
+        p, ws = w @ self.root.T, w * s
+        target = r * np.square(ws.sum(axis=-1)) + (1.0 - r) * np.vecdot(ws, ws)
+        return np.asarray(np.maximum(d * target + (1.0 - d) * np.vecdot(p, p), 0.0))
+
+    def vol(self, weights: ArrayLike) -> Floats:
+        """Per-bar volatility (...) of books (..., M)."""
+        return np.asarray(np.sqrt(self.variance(weights)))
+
+    def stressed_vol(self, weights: ArrayLike) -> Floats:
+        """Per-bar volatility if every correlation were 1 in the bad direction: the sum of |W| s."""
+        return np.asarray(np.abs(self._inner(weights)) @ self.sd[self.known])
 
 # %% ../../nbs/04_book_vol.ipynb #eac1f992
 def book_vol(returns: ArrayLike, weights: ArrayLike, *, half_life: float | None = None,

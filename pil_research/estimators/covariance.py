@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,284 +16,18 @@ from .factor import FactorModel as FactorModel
 from .factor import factor_covariance as factor_covariance
 from .psd import nearest_correlation as nearest_correlation
 from .psd import nearest_psd as nearest_psd
-from .psd import repair_psd
+from .pairs import _by_moments, _gapped, _joint, _moments, _pairs, _running_sums
+from .shrinkage import TARGETS, _complete, _inverse
+from .shrinkage import CovarianceEstimate as CovarianceEstimate
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['Floats', 'TARGETS', 'CovarianceEstimate', 'shrunk_covariance', 'ledoit_wolf', 'pairwise_covariance',
-           'rolling_shrunk_covariance', 'rolling_covariance']
+__all__ = ['Floats', 'shrunk_covariance', 'ledoit_wolf', 'pairwise_covariance', 'rolling_shrunk_covariance', 'rolling_covariance']
 
 # %% ../../nbs/03_covariance.ipynb #5e420967
 Floats = NDArray[np.float64]
-TARGETS = ("constant_correlation", "identity", "single_factor", "none")
 _CHUNK = 1 << 17  # numbers worked on at a time: a megabyte, which stays in cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class CovarianceEstimate:
-    """A shrunk covariance and how it came about. Leading axes are those of the windows."""
-
-    cov: Floats  # (..., K, K) per bar
-    shrinkage_intensity: Floats  # (...) delta, in [0, 1]
-    mean_correlation: Floats  # (...) average off-diagonal correlation
-    repair: Floats  # (...) Frobenius norm of the change in correlations to reach PSD; 0 = none needed
-    effective_bars: Floats  # (...) 1 / sum of squared weights, of the pair with the fewest
-
-# %% ../../nbs/03_covariance.ipynb #35109659
-@dataclass(frozen=True, kw_only=True)
-class _Sample:
-    """Sample moments of complete windows, (D, ...) each."""
-
-    cov: Floats  # (D, K, K)
-    sd: Floats  # (D, K)
-    inverse_sd: Floats  # (D, K), 0 where sd is 0
-    mean_correlation: Floats  # (D,)
-    demeaned: Floats  # (D, T, K)
-    weights: Floats  # (T,)
-
-
-def _inverse(x: Floats) -> Floats:
-    """1/x, and 0 where x is not positive."""
-    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0.0)
-
-
-def _sample(x: Floats, weights: Floats) -> _Sample:
-    """Weighted moments of (D, T, K) windows without gaps; an empty series is a column of zeros."""
-    y = x - (weights @ x)[:, None, :]
-    root = y * np.sqrt(weights)[:, None]
-    cov = root.swapaxes(1, 2) @ root
-    variance = np.diagonal(cov, axis1=1, axis2=2)
-    square = weights @ np.square(x)
-    sd = np.sqrt(np.where(variance > 1e-28 * square, variance, 0.0))
-    inv = _inverse(sd)
-    n = (sd > 0.0).sum(axis=1)
-    total = np.vecdot(inv, np.vecdot(cov, inv[:, None, :]))
-    pairs = np.maximum(n * (n - 1), 1)
-    mean = np.clip(np.where(n > 1, (total - n) / pairs, 0.0), -1.0, 1.0)
-    return _Sample(cov=cov, sd=sd, inverse_sd=inv, mean_correlation=mean, demeaned=y, weights=weights)
-
-# %% ../../nbs/03_covariance.ipynb #5a831a29
-def _constant_correlation(m: _Sample) -> tuple[Floats, Floats, Floats]:
-    """Target, pi minus rho, and gamma of the constant-correlation target; Ledoit and Wolf (2004)."""
-    y, w, r, s = m.demeaned, m.weights, m.mean_correlation, m.sd
-    square = y * y
-    fourth = square * square
-    norm = np.square(m.cov).sum(axis=(1, 2))
-    pi = np.vecdot(np.square(square.sum(axis=2)), w) - norm
-    pi_diagonal = np.vecdot(fourth.sum(axis=2), w) - np.square(s * s).sum(axis=1)
-    cubes = ((square * y) @ m.inverse_sd[:, :, None])[..., 0]
-    scaled = (y @ s[:, :, None])[..., 0]
-    cross = np.vecdot(cubes * scaled, w) - np.vecdot(s, np.vecdot(m.cov, s[:, None, :]))
-    rho = pi_diagonal + r * (cross - pi_diagonal)
-    target = r[:, None, None] * s[:, :, None] * s[:, None, :]
-    _set_diagonal(target, s * s)
-    return target, pi - rho, np.square(target - m.cov).sum(axis=(1, 2))
-
-
-def _set_diagonal(matrix: Floats, diagonal: Floats) -> None:
-    index = np.arange(matrix.shape[-1])
-    matrix[..., index, index] = diagonal
-
-# %% ../../nbs/03_covariance.ipynb #f6b128c0
-def _identity(m: _Sample) -> tuple[Floats, Floats, Floats]:
-    """Target, pi minus rho, and gamma of the scaled identity; Ledoit and Wolf (2004, well-conditioned)."""
-    active = m.sd > 0.0
-    mean = np.square(m.sd).sum(axis=1) / np.maximum(active.sum(axis=1), 1)
-    target = np.zeros_like(m.cov)
-    _set_diagonal(target, mean[:, None] * active)
-    total = np.vecdot(np.square(np.square(m.demeaned).sum(axis=2)), m.weights)
-    pi = total - np.square(m.cov).sum(axis=(1, 2))
-    return target, pi, np.square(target - m.cov).sum(axis=(1, 2))
-
-
-def _single_factor(m: _Sample) -> tuple[Floats, Floats, Floats]:
-    """Target, pi minus rho, and gamma of the one-factor target; Ledoit and Wolf (2003)."""
-    y, w, s = m.demeaned, m.weights, m.sd
-    market = y.sum(axis=2) / np.maximum((s > 0.0).sum(axis=1), 1)[:, None]
-    variance = np.vecdot(np.square(market), w)
-    inv = _inverse(variance)
-    c = w @ (y * market[..., None])
-    target = c[:, :, None] * c[:, None, :] * inv[:, None, None]
-    _set_diagonal(target, s * s)
-    square = y * y
-    along = (y @ c[:, :, None])[..., 0]
-    half = np.vecdot(square.sum(axis=2) * market * along, w) - np.vecdot(c, np.vecdot(m.cov, c[:, None, :]))
-    half_own = w @ (square * y * market[..., None]) - c * s * s
-    full = np.vecdot(np.square(market * along), w) - variance * np.vecdot(c, np.vecdot(m.cov, c[:, None, :]))
-    full_own = w @ (square * np.square(market)[..., None]) - variance[:, None] * s * s
-    own = (w @ (square * square) - s**4).sum(axis=1)
-    off = 2.0 * inv * (half - np.vecdot(half_own, c)) - inv**2 * (full - np.vecdot(full_own, c * c))
-    pi = np.vecdot(np.square(square.sum(axis=2)), w) - np.square(m.cov).sum(axis=(1, 2))
-    return target, pi - own - off, np.square(target - m.cov).sum(axis=(1, 2))
-
-# %% ../../nbs/03_covariance.ipynb #7832d5df
-def _mix(cov: Floats, target: Floats, excess: Floats, gamma: Floats, kish: Floats,
-         scale: float) -> tuple[Floats, Floats]:
-    """The shrunk matrix and its intensity; 0 where target and sample agree."""
-    floor = 1e-28 * np.square(cov).sum(axis=(1, 2))
-    ratio = np.divide(excess * kish, gamma, out=np.zeros_like(gamma), where=gamma > floor)
-    delta = np.clip(np.clip(ratio, 0.0, 1.0) * scale, 0.0, 1.0)
-    d = delta[:, None, None]
-    return d * target + (1.0 - d) * cov, delta
-
-
-def _complete(x: Floats, weights: Floats, target: str, scale: float) -> CovarianceEstimate:
-    """Shrunk covariances of windows without gaps."""
-    m = _sample(x, weights)
-    kish = np.full(len(x), weights @ weights)
-    zero = np.zeros(len(x))
-    if target == "none" or x.shape[2] == 1:
-        return CovarianceEstimate(cov=m.cov, shrinkage_intensity=zero, mean_correlation=m.mean_correlation,
-                                  repair=zero, effective_bars=1.0 / kish)
-    f, excess, gamma = _BY_TARGET[target](m)
-    if target == "constant_correlation":
-        gamma = np.where((m.sd > 0.0).sum(axis=1) <= 2, 0.0, gamma)
-    cov, delta = _mix(m.cov, f, excess, gamma, kish, scale)
-    return CovarianceEstimate(cov=cov, shrinkage_intensity=delta, mean_correlation=m.mean_correlation,
-                              repair=zero, effective_bars=1.0 / kish)
-
-
-_BY_TARGET = {"constant_correlation": _constant_correlation, "identity": _identity, "single_factor": _single_factor}
-
-# %% ../../nbs/03_covariance.ipynb #482a9aca
-@dataclass(frozen=True, kw_only=True)
-class _Pairs:
-    """Moments on each pair's common bars, (D, K, K) each; row i is the series that carries the power."""
-
-    count: Floats
-    kish: Floats  # sum of squared weights over squared sum
-    mean: Floats  # of i on the overlap with j
-    cov: Floats
-    variance: Floats  # of i on the overlap with j
-    square: Floats  # E (xi - mean)^2 (xj - mean)^2
-    cube: Floats  # E (xi - mean)^3 (xj - mean)
-
-
-def _moments(x: Floats, mask: Floats, w: Floats) -> tuple[Floats, ...]:
-    """Weighted sums over common bars: count, mass, squared mass, and E of the powers 10 20 30 11 21 31 22."""
-    k = x.shape[2]
-    x2, mw = x * x, mask * w[:, None]
-    left = np.concatenate([x, x2, x2 * x], axis=2) * w[:, None]
-    both = left.swapaxes(1, 2) @ np.concatenate([mask, x], axis=2)
-    powers = [both[:, i * k:(i + 1) * k, j * k:(j + 1) * k] for j in (0, 1) for i in (0, 1, 2)]
-    last = left[:, :, k:2 * k].swapaxes(1, 2) @ x2
-    count, mass = mask.swapaxes(1, 2) @ mask, mw.swapaxes(1, 2) @ mask
-    return (count, mass, mw.swapaxes(1, 2) @ mw, *powers, last)
-
-
-def _pairs(sums: tuple[Floats, ...]) -> _Pairs:
-    """Central moments of every pair from the raw sums."""
-    count, mass, mass2 = sums[:3]
-    inv = _inverse(mass)
-    a, e20, e30, e11, e21, e31, e22 = (s * inv for s in sums[3:])
-    b = a.swapaxes(1, 2)
-    t20, t21 = e20.swapaxes(1, 2), e21.swapaxes(1, 2)
-    ab, aa, bb = a * b, a * a, b * b
-    square = e22 - 2.0 * (b * e21 + a * t21) + bb * e20 + aa * t20 + 4.0 * ab * e11 - 3.0 * aa * bb
-    cube = e31 - 3.0 * a * e21 + 3.0 * aa * e11 - b * e30 + 3.0 * ab * e20 - 3.0 * aa * ab
-    variance = e20 - aa
-    return _Pairs(count=count, kish=mass2 * inv * inv, mean=a, cov=e11 - ab,
-                  variance=np.where(variance > 1e-28 * e20, variance, 0.0), square=square, cube=cube)
-
-# %% ../../nbs/03_covariance.ipynb #1d51e35a
-@dataclass(frozen=True, kw_only=True)
-class _Joint:
-    """Sample covariance put together pair by pair; (D, K, K) and (D, K)."""
-
-    cov: Floats
-    sd: Floats
-    rescale: Floats  # own deviation over overlap deviation, of i on the overlap with j
-    valid: NDArray[np.bool_]  # off-diagonal pairs with enough common bars
-    mean_correlation: Floats
-    kish: Floats  # (D,)
-
-
-def _joint(p: _Pairs, bars: NDArray[np.int64], min_overlap: int) -> _Joint:
-    """Correlations on the overlaps times own deviations; thin pairs take the mean correlation."""
-    k = p.cov.shape[1]
-    off = ~np.eye(k, dtype=np.bool_)
-    sd = np.sqrt(np.diagonal(p.variance, axis1=1, axis2=2))
-    overlap_sd = np.sqrt(p.variance)
-    inv = _inverse(overlap_sd)
-    live = off & (overlap_sd > 0.0) & (overlap_sd.swapaxes(1, 2) > 0.0)
-    most = np.where(live, p.count, 0.0).max(axis=(1, 2))
-    need = np.minimum(np.minimum(min_overlap, np.maximum(bars // 2, 2)), most)
-    valid = live & (p.count >= np.maximum(need, 2.0)[:, None, None])
-    corr = np.clip(p.cov * inv * inv.swapaxes(1, 2), -1.0, 1.0)
-    corr = 0.5 * (corr + corr.swapaxes(1, 2))
-    pairs = valid.sum(axis=(1, 2))
-    mean = np.where(valid, corr, 0.0).sum(axis=(1, 2)) / np.maximum(pairs, 1)
-    corr = np.where(valid, corr, mean[:, None, None])
-    cov = corr * sd[:, :, None] * sd[:, None, :]
-    _set_diagonal(cov, sd * sd)
-    own = np.diagonal(p.kish, axis1=1, axis2=2).max(axis=1)
-    kish = np.maximum(np.where(valid, p.kish, 0.0).max(axis=(1, 2)), np.where(pairs > 0, 0.0, own))
-    return _Joint(cov=cov, sd=sd, rescale=sd[:, :, None] * inv, valid=valid, mean_correlation=mean, kish=kish)
-
-# %% ../../nbs/03_covariance.ipynb #f8d90ada
-def _gap_shrinkage(p: _Pairs, j: _Joint, target: str) -> tuple[Floats, Floats, Floats]:
-    """Target, pi minus rho, and gamma of windows with gaps, for the constant correlation or the identity."""
-    f, g = j.rescale, j.rescale.swapaxes(1, 2)
-    s, r = j.sd, j.mean_correlation
-    own = np.diagonal(p.square, axis1=1, axis2=2) - s**4
-    pi_off = np.where(j.valid, p.square * np.square(f * g) - np.square(j.cov), 0.0).sum(axis=(1, 2))
-    if target == "identity":
-        active = s > 0.0
-        mean = np.square(s).sum(axis=1) / np.maximum(active.sum(axis=1), 1)
-        goal = np.zeros_like(j.cov)
-        _set_diagonal(goal, mean[:, None] * active)
-        return goal, own.sum(axis=1) + pi_off, np.square(goal - j.cov).sum(axis=(1, 2))
-    ratio = s[:, None, :] * _inverse(s)[:, :, None]
-    theta = ratio * (p.cube * f**3 * g - np.square(s)[:, :, None] * j.cov)
-    rho_off = r * np.where(j.valid, theta, 0.0).sum(axis=(1, 2))
-    goal = r[:, None, None] * s[:, :, None] * s[:, None, :]
-    _set_diagonal(goal, s * s)
-    return goal, pi_off - rho_off, np.square(goal - j.cov).sum(axis=(1, 2))
-
-# %% ../../nbs/03_covariance.ipynb #b8aac2a4
-def _gap_single_factor(x: Floats, mask: Floats, w: Floats, p: _Pairs, j: _Joint) -> tuple[Floats, Floats, Floats]:
-    """Target, pi minus rho, and gamma of windows with gaps for the one-factor target; `x` is demeaned."""
-    s, f, g = j.sd, j.rescale, j.rescale.swapaxes(1, 2)
-    n = mask.sum(axis=2)
-    market = x.sum(axis=2) * _inverse(n)
-    vm = np.vecdot(np.square(market), w) * _inverse(np.vecdot((n > 0.0).astype(np.float64), w))
-    inv_mass = _inverse(w @ mask)
-    on_own = np.sqrt(np.matvec(mask.swapaxes(1, 2), np.square(market) * w) * inv_mass)
-    with_market = np.matvec(x.swapaxes(1, 2), market * w) * inv_mass * _inverse(s) * _inverse(on_own)
-    c = np.clip(with_market, -1.0, 1.0) * s * np.sqrt(vm)[:, None]
-    inv = _inverse(vm)[:, None, None]
-    goal = c[:, :, None] * c[:, None, :] * inv
-    _set_diagonal(goal, s * s)
-    xm = x * market[..., None]
-    mass = _inverse((mask * w[:, None]).swapaxes(1, 2) @ mask)
-    v1 = ((x * x * w[:, None]).swapaxes(1, 2) @ xm) * mass * f * f * g - c[:, :, None] * j.cov
-    v3 = ((xm * w[:, None]).swapaxes(1, 2) @ xm) * mass * f * g - vm[:, None, None] * j.cov
-    share = c[:, None, :] * inv
-    terms = np.square(f * g) * p.square - np.square(j.cov) - 2.0 * v1 * share + v3 * share * share.swapaxes(1, 2)
-    excess = np.where(j.valid, terms, 0.0).sum(axis=(1, 2))
-    return goal, excess, np.square(goal - j.cov).sum(axis=(1, 2))
-
-# %% ../../nbs/03_covariance.ipynb #e627de42
-def _gapped(x: Floats, weights: Floats, target: str, scale: float, min_overlap: int) -> CovarianceEstimate:
-    """Shrunk covariances of windows with gaps (NaN), pairwise complete, repaired to PSD where needed."""
-    missing = np.isnan(x)
-    mask = np.where(missing, 0.0, 1.0)
-    filled = np.where(missing, 0.0, x)
-    mean = (weights @ filled) * _inverse(weights @ mask)
-    y = np.where(missing, 0.0, filled - mean[:, None, :])
-    p = _pairs(_moments(y, mask, weights))
-    j = _joint(p, (~missing).any(axis=2).sum(axis=1), min_overlap)
-    delta, cov = np.zeros(len(x)), j.cov
-    if target != "none" and x.shape[2] > 1:
-        parts = (_gap_single_factor(y, mask, weights, p, j) if target == "single_factor"
-                 else _gap_shrinkage(p, j, target))
-        gamma = parts[2]
-        if target == "constant_correlation":
-            gamma = np.where((j.sd > 0.0).sum(axis=1) <= 2, 0.0, gamma)
-        cov, delta = _mix(j.cov, parts[0], parts[1], gamma, j.kish, scale)
-    cov, repair = repair_psd(cov)
-    return CovarianceEstimate(cov=cov, shrinkage_intensity=delta, mean_correlation=j.mean_correlation,
-                              repair=repair, effective_bars=_inverse(j.kish))
+_ROWS = 512  # rows of running sums held at a time
 
 # %% ../../nbs/03_covariance.ipynb #dbd3e87f
 def shrunk_covariance(returns: ArrayLike, *, target: str = "constant_correlation", half_life: float | None = None,
@@ -311,7 +44,8 @@ def shrunk_covariance(returns: ArrayLike, *, target: str = "constant_correlation
     delta_scale : float
         Multiplies the intensity, which stays in [0, 1].
     min_overlap : int
-        Common bars below which a pair takes the mean correlation; at most half the bars of a short window.
+        Common bars below which a pair takes the mean correlation of the others. Where no pair has that many,
+        half of the largest overlap is asked for.
 
     Returns
     -------
@@ -464,7 +198,7 @@ def _pairwise(x: Floats, w: Floats, min_overlap: int, own: bool, ddof: int) -> t
     kish = np.diagonal(p.kish, axis1=1, axis2=2) if own else p.kish
     small = np.divide(1.0, 1.0 - kish, out=np.full_like(kish, np.nan), where=kish < 1.0) ** ddof
     if own:
-        j = _joint(p, (~missing).any(axis=2).sum(axis=1), min_overlap)
+        j = _joint(p, min_overlap)
         cov = j.cov * np.sqrt(small)[:, :, None] * np.sqrt(small)[:, None, :]
     else:
         cov = np.where(p.count >= max(min_overlap, 1), p.cov * small, np.nan)
@@ -484,9 +218,7 @@ def rolling_shrunk_covariance(returns: ArrayLike, window: int | None, half_life:
                          value=x.shape, limit="(T, K)")
     rows = _end_rows(len(x), window, ends)
     if window is None:
-        stack = [_estimate(x[None, :e + 1], ewma_weights(e + 1, half_life), target, delta_scale, min_overlap)
-                 for e in rows.tolist()]
-        return _join(stack, x.shape[1])
+        return _expanding(x, rows, half_life, target, delta_scale, min_overlap)
     padded = np.concatenate([np.full((window - 1, x.shape[1]), np.nan), x])
     views = sliding_window_view(padded, window, axis=0).swapaxes(1, 2)
     weights = ewma_weights(window, half_life)
@@ -518,6 +250,29 @@ def _join(stack: list[CovarianceEstimate], k: int) -> CovarianceEstimate:
                               mean_correlation=np.concatenate([e.mean_correlation for e in stack]),
                               repair=np.concatenate([e.repair for e in stack]),
                               effective_bars=np.concatenate([e.effective_bars for e in stack]))
+
+# %% ../../nbs/03_covariance.ipynb #e7e747a9
+def _expanding(x: Floats, rows: NDArray[np.int64], half_life: float | None, target: str, scale: float,
+               min_overlap: int) -> CovarianceEstimate:
+    """Estimates of the windows that start at the first row and end at `rows`."""
+    if len(rows) < 32 or target == "single_factor" or (np.diff(rows) < 0).any():
+        return _join([_estimate(x[None, :e + 1], ewma_weights(e + 1, half_life), target, scale, min_overlap)
+                      for e in rows.tolist()], x.shape[1])
+    ewma_weights(1, half_life)  # refuses a half-life that is not positive
+    decay = 1.0 if half_life is None else float(np.exp2(-1.0 / half_life))
+    here = ~np.isnan(x)
+    seen = np.cumsum(here, axis=0, dtype=np.int64)
+    carry, stack = np.zeros((10, x.shape[1], x.shape[1])), []
+    for start in range(0, int(rows[-1]) + 1, _ROWS):
+        part = slice(start, min(start + _ROWS, int(rows[-1]) + 1))
+        sums = _running_sums(np.where(here[part], x[part], 0.0), here[part].astype(np.float64), decay, carry)
+        carry = sums[:, -1]
+        at = rows[(rows >= part.start) & (rows < part.stop)]
+        if len(at):
+            p = _pairs(tuple(sums[:, at - start]))
+            est = _by_moments(p, _joint(p, min_overlap), target, scale)
+            stack.append(_blank(est, seen[at] < 2))
+    return _join(stack, x.shape[1])
 
 # %% ../../nbs/03_covariance.ipynb #8866ae62
 def rolling_covariance(returns: ArrayLike, window: int | None, half_life: float | None = None,

@@ -111,7 +111,8 @@ def nearest_correlation(a: ArrayLike, *, tol: float = 1e-10, max_iter: int = 10_
     Higham (2002), IMA Journal of Numerical Analysis 22, algorithm 3.3.
     """
     x = np.asarray(a, dtype=np.float64)
-    if not np.isfinite(x).all() or not np.allclose(x, x.swapaxes(-1, -2), rtol=0.0, atol=1e-12):
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2]
+    if not square or not np.isfinite(x).all() or not np.allclose(x, x.swapaxes(-1, -2), rtol=0.0, atol=1e-12):
         raise InputError("a must be a finite symmetric matrix; symmetrise it with (a + a.T) / 2 first",
                          code="NOT_SYMMETRIC", field="a", limit="finite, symmetric")
     flat = x.reshape(-1, *x.shape[-2:])

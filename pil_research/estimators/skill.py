@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,7 +26,7 @@ Ints = NDArray[np.int64]
 def _group_ranks(ordered: NDArray[np.generic]) -> Floats:
     """Average ranks, from 1, of values (R, N) already sorted along the last axis."""
     rows, n = ordered.shape
-    place = np.broadcast_to(np.arange(n), (rows, n))
+    place = np.broadcast_to(np.arange(n, dtype=np.int32), (rows, n))
     same = ordered[:, 1:] == ordered[:, :-1]
     if not same.any():
         return np.asarray(place + 1.0, dtype=np.float64)
@@ -58,6 +59,7 @@ def average_ranks(values: ArrayLike) -> Floats:
 
 # %% ../../nbs/06_skill.ipynb #ffc5c346
 _UNIT = 1e12  # weights are compared as whole numbers of 1e-12
+_BLOCK = 256  # rows whose weights are coded together
 
 
 def _unit_weights(weights: Floats) -> Ints:
@@ -71,9 +73,9 @@ def _valid_ranks(order: Ints, values: Floats, valid: NDArray[np.bool_]) -> Float
     """Average ranks (D, K, N) of values (D, N) among each sleeve's valid entries; both in the order of values."""
     ordered = np.take_along_axis(values, order, axis=1)
     n = ordered.shape[1]
-    count = np.zeros((*valid.shape[:2], n + 1), dtype=np.int64)
-    np.cumsum(valid, axis=2, out=count[:, :, 1:])
-    tied = ordered[:, 1:] == ordered[:, :-1]
+    count = np.zeros((*valid.shape[:2], n + 1), dtype=np.int32)
+    np.cumsum(valid, axis=2, dtype=np.int32, out=count[:, :, 1:])
+    tied = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < np.inf)
     if not tied.any():
         return count[:, :, 1:].astype(np.float64)
     place = np.arange(n)
@@ -86,30 +88,32 @@ def _valid_ranks(order: Ints, values: Floats, valid: NDArray[np.bool_]) -> Float
     upto = np.take_along_axis(count, last[:, None, :] + 1, axis=2)
     return np.asarray(0.5 * (below + upto + 1))
 
-# %% ../../nbs/06_skill.ipynb #03c54120
-def _rank_correlation(units: Ints, returns: Floats) -> Floats:
-    """Spearman (D, K) of weights (D, K, N) with returns (D, N) where neither is absent (0, NaN)."""
-    d, k, n = units.shape
-    bits = int(n).bit_length()
-    order = returns.argsort(axis=1)
-    u = np.stack([np.take(units[i], order[i], axis=1) for i in range(d)])  # every sleeve in the order of returns
-    u *= np.take_along_axis(~np.isnan(returns), order, axis=1)[:, None, :]
+# %% ../../nbs/06_skill.ipynb #99b3836b
+def _rank_correlation(codes: NDArray[np.signedinteger[Any]], returns: Floats) -> Floats:
+    """Spearman (D, K) of weights coded as integers (D, K, N) with returns (D, N); 0 and NaN are absent."""
+    d, k, n = codes.shape
+    bits, kind = int(n).bit_length(), codes.dtype.type
+    absent = np.isnan(returns)
+    came = np.where(absent, np.inf, returns)  # NaN would take the slow sort
+    order = came.argsort(axis=1)
+    u = np.stack([np.take(codes[i], order[i], axis=1) for i in range(d)])  # every sleeve in the order of returns
+    u *= np.take_along_axis(~absent, order, axis=1)[:, None, :]
     valid = u != 0
     counts = valid.sum(axis=2).reshape(d * k, 1)
     middle = 0.5 * (counts + 1)
-    theirs = np.where(valid, _valid_ranks(order, returns, valid), 0.0).reshape(d * k, n)
+    theirs = np.where(valid, _valid_ranks(order, came, valid), 0.0).reshape(d * k, n)
     theirs -= middle * valid.reshape(d * k, n)
-    key = np.where(valid, (u << bits) | np.arange(n), np.iinfo(np.int64).max).reshape(d * k, n)
+    key = np.where(valid, (u << kind(bits)) | np.arange(n, dtype=kind), np.iinfo(kind).max).reshape(d * k, n)
     key.sort(axis=1)
-    ours = np.where(np.arange(n) < counts, _group_ranks(key >> bits) - middle, 0.0)
-    place = np.minimum(key & ((1 << bits) - 1), n - 1) + n * np.arange(d * k)[:, None]
+    ours = np.where(np.arange(n) < counts, _group_ranks(key >> kind(bits)) - middle, 0.0)
+    place = np.minimum(key & kind((1 << bits) - 1), n - 1) + n * np.arange(d * k)[:, None]
     scale = np.sqrt(np.vecdot(ours, ours) * np.vecdot(theirs, theirs))
     out = np.full(d * k, np.nan)
     np.divide(np.vecdot(ours, theirs.take(place)), scale, out=out, where=scale > 0.0)
     return out.reshape(d, k)
 
 
-def _step_ics(units: Ints, returns: Floats, n_symbols: int) -> Floats:
+def _step_ics(units: NDArray[np.signedinteger[Any]], returns: Floats, n_symbols: int) -> Floats:
     """IC (D, K) of windows (D, K, S * M); NaN with fewer than three names."""
     pairs = (units != 0) & ~np.isnan(returns)[:, None, :]
     names = pairs.reshape(*units.shape[:2], -1, n_symbols).any(axis=2).sum(axis=2)
@@ -188,18 +192,38 @@ def all_step_ics(targets: ArrayLike, returns: ArrayLike, sd: ArrayLike, step: in
         out[rows] = _ics_at(w, r, s, rows - step, step)
     return out
 
-
+# %% ../../nbs/06_skill.ipynb #7f8a44e7
 def _ics_at(w: Floats, r: Floats, s: Floats, at: Ints, step: int) -> Floats:
-    """IC of windows of `step` lagged rows that begin at `at`, in chunks that stay in cache."""
-    m, k = w.shape[2], w.shape[1]
+    """IC of windows of `step` lagged rows that begin at `at`, block by block."""
     good = (s[:-1] > 0.0) & np.isfinite(s[:-1]) & np.isfinite(r[1:])
     scaled = np.divide(r[1:], s[:-1], out=np.full_like(r[1:], np.nan), where=good)
-    units = np.ascontiguousarray(_unit_weights(w[:-1]).swapaxes(0, 1)).reshape(k, -1)
-    held = sliding_window_view(units, step * m, axis=1)[:, ::m].swapaxes(0, 1)
+    parts = []
+    for first in range(0, len(at), _BLOCK):
+        rows = at[first:first + _BLOCK]
+        low, high = int(rows.min()), int(rows.max()) + step
+        parts.append(_block_ics(w[low:high], scaled[low:high], rows - low, step))
+    return np.concatenate(parts)
+
+
+def _block_ics(w: Floats, scaled: Floats, at: Ints, step: int) -> Floats:
+    """As `_ics_at` for one block of rows."""
+    m, k = w.shape[2], w.shape[1]
+    codes = _small_codes(np.ascontiguousarray(_unit_weights(w).swapaxes(0, 1)).reshape(k, -1), step * m)
+    held = sliding_window_view(codes, step * m, axis=1)[:, ::m].swapaxes(0, 1)
     came = sliding_window_view(scaled.reshape(-1), step * m)[::m]
-    chunk = max(1, (1 << 16) // (step * m * k))
+    chunk = max(1, (1 << 15) // (step * m * k))
     return np.concatenate([_step_ics(held[at[i:i + chunk]], came[at[i:i + chunk]], m)
                            for i in range(0, len(at), chunk)])
+
+
+def _small_codes(units: Ints, n: int) -> NDArray[np.signedinteger[Any]]:
+    """Weights (K, L) as 32-bit integers of the same order, where order and place fit; 0 stays 0."""
+    values, codes = np.unique(units, return_inverse=True)
+    if int(len(values) + 1).bit_length() + int(n).bit_length() > 31:
+        return units
+    small = (codes + 1).astype(np.int32).reshape(units.shape)
+    small[units == 0] = 0
+    return small
 
 # %% ../../nbs/06_skill.ipynb #b95bb633
 def skill_from_steps(ics: ArrayLike, *, step: int = 21, half_life: float = 63.0,

@@ -173,58 +173,19 @@ def sleeve_return_matrix(targets: ArrayLike, returns: ArrayLike, *, coverage: fl
     return SleeveReturns(values=np.concatenate([p.values for p in parts]), raw=np.concatenate([p.raw for p in parts]),
                          flat=np.concatenate([p.flat for p in parts]), gap=np.concatenate([p.gap for p in parts]))
 
-# %% ../../nbs/05_sleeve_returns.ipynb #961feb35
+# %% ../../nbs/05_sleeve_returns.ipynb #fe380b3f
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StrategyReturnTracker:
-    """The authoritative return series of every sleeve, with labels."""
+class _TrackerFields:
+    """What the tracker holds, and its labelled views."""
 
     ids: tuple[str, ...]  # sorted
     symbols: tuple[str, ...]  # sorted
     dates: pd.DatetimeIndex
     bars: SleeveReturns
-    targets: tuple[Floats, ...]  # per date (K, M), as published
+    targets: tuple[Floats, ...]  # per date (K, M), the last published
     asset_returns: tuple[Floats, ...]  # per date (M,)
     silent: Floats  # (M,) missing bars up to the last date; -1 = never quoted
     coverage: float = 0.95
-
-    @classmethod
-    def from_history(cls, targets: Mapping[str, pd.DataFrame], asset_returns: pd.DataFrame, *,
-                     coverage: float = 0.95) -> StrategyReturnTracker:
-        """A tracker of past targets (id to date by symbol, known at each close) and asset returns."""
-        _check_index(asset_returns.index)
-        ids = tuple(sorted(check_name(s, "sleeve id") for s in targets))
-        names = set(asset_returns.columns).union(*(t.columns for t in targets.values()))
-        symbols = tuple(sorted(names))
-        r = asset_returns.reindex(columns=symbols).to_numpy(np.float64)
-        w = np.stack([_aligned(targets[s], asset_returns.index, symbols) for s in ids], axis=1)
-        seen = ~np.isnan(r)
-        run = np.where(seen.any(axis=0), np.argmax(seen[::-1], axis=0), -1).astype(np.float64)
-        return cls(ids=ids, symbols=symbols, dates=pd.DatetimeIndex(asset_returns.index),
-                   bars=sleeve_return_matrix(w, r, coverage=coverage), targets=tuple(_published(w)),
-                   asset_returns=tuple(r), silent=run, coverage=coverage)
-
-    def append(self, date: pd.Timestamp, returns: pd.Series, targets: Mapping[str, pd.Series]
-               ) -> StrategyReturnTracker:
-        """A new tracker with the bar of `date` and the targets known at its close.
-
-        A sleeve absent from `targets` published nothing: its last target stands.
-
-        Raises
-        ------
-        InputError
-            If `date` is not after the last one, or a symbol or sleeve is unknown.
-        """
-        _check_row(self, date, returns, targets)
-        ret = returns.reindex(list(self.symbols)).to_numpy(np.float64)
-        span = np.where(self.silent >= 0, self.silent + 1.0, 1.0)
-        bar = sleeve_returns_row(self.targets[-1], ret, span, self.coverage)
-        w = self.targets[-1].copy()
-        for s, target in targets.items():
-            w[self.ids.index(s)] = target.reindex(list(self.symbols), fill_value=0.0).to_numpy(np.float64)
-        published = np.where(np.isnan(w).any(axis=1, keepdims=True), self.targets[-1], w)
-        silent = np.where(~np.isnan(ret), 0.0, np.where(self.silent >= 0, self.silent + 1.0, -1.0))
-        return replace(self, dates=pd.DatetimeIndex([*self.dates, date]), bars=_stacked(self.bars, bar),
-                       targets=(*self.targets, published), asset_returns=(*self.asset_returns, ret), silent=silent)
 
     @property
     def returns(self) -> pd.DataFrame:
@@ -240,8 +201,7 @@ class StrategyReturnTracker:
         """Date by sleeve after trading costs; `costs` is the one-way cost per unit traded, by symbol or for all."""
         c = (costs.reindex(list(self.symbols)).to_numpy(np.float64) if isinstance(costs, pd.Series)
              else np.full(len(self.symbols), float(costs)))
-        paid = _trading_costs(np.stack(self.targets), np.stack(self.asset_returns), c)
-        return self.returns - paid
+        return self.returns - _trading_costs(np.stack(self.targets), np.stack(self.asset_returns), c)
 
 # %% ../../nbs/05_sleeve_returns.ipynb #70c72095
 def _trading_costs(targets: Floats, returns: Floats, costs: Floats) -> Floats:
@@ -286,3 +246,47 @@ def _check_row(tracker: StrategyReturnTracker, date: pd.Timestamp, returns: pd.S
 def _stacked(bars: SleeveReturns, bar: SleeveReturns) -> SleeveReturns:
     return SleeveReturns(values=np.vstack([bars.values, bar.values]), raw=np.vstack([bars.raw, bar.raw]),
                          flat=np.vstack([bars.flat, bar.flat]), gap=np.vstack([bars.gap, bar.gap]))
+
+# %% ../../nbs/05_sleeve_returns.ipynb #19568358
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StrategyReturnTracker(_TrackerFields):
+    """The authoritative return series of every sleeve, with labels."""
+
+    @classmethod
+    def from_history(cls, targets: Mapping[str, pd.DataFrame], asset_returns: pd.DataFrame, *,
+                     coverage: float = 0.95) -> StrategyReturnTracker:
+        """A tracker of past targets (id to date by symbol, known at each close) and asset returns."""
+        _check_index(asset_returns.index)
+        ids = tuple(sorted(check_name(s, "sleeve id") for s in targets))
+        names = set(asset_returns.columns).union(*(t.columns for t in targets.values()))
+        symbols = tuple(sorted(names))
+        r = asset_returns.reindex(columns=symbols).to_numpy(np.float64)
+        w = np.stack([_aligned(targets[s], asset_returns.index, symbols) for s in ids], axis=1)
+        seen = ~np.isnan(r)
+        run = np.where(seen.any(axis=0), np.argmax(seen[::-1], axis=0), -1).astype(np.float64)
+        return cls(ids=ids, symbols=symbols, dates=pd.DatetimeIndex(asset_returns.index),
+                   bars=sleeve_return_matrix(w, r, coverage=coverage), targets=tuple(_published(w)),
+                   asset_returns=tuple(r), silent=run, coverage=coverage)
+
+    def append(self, date: pd.Timestamp, returns: pd.Series, targets: Mapping[str, pd.Series]
+               ) -> StrategyReturnTracker:
+        """A new tracker with the bar of `date` and the targets known at its close.
+
+        A sleeve absent from `targets` published nothing: its last target stands.
+
+        Raises
+        ------
+        InputError
+            If `date` is not after the last one, or a symbol or sleeve is unknown.
+        """
+        _check_row(self, date, returns, targets)
+        ret = returns.reindex(list(self.symbols)).to_numpy(np.float64)
+        span = np.where(self.silent >= 0, self.silent + 1.0, 1.0)
+        bar = sleeve_returns_row(self.targets[-1], ret, span, self.coverage)
+        w = self.targets[-1].copy()
+        for s, target in targets.items():
+            w[self.ids.index(s)] = target.reindex(list(self.symbols), fill_value=0.0).to_numpy(np.float64)
+        published = np.where(np.isnan(w).any(axis=1, keepdims=True), self.targets[-1], w)
+        silent = np.where(~np.isnan(ret), 0.0, np.where(self.silent >= 0, self.silent + 1.0, -1.0))
+        return replace(self, dates=pd.DatetimeIndex([*self.dates, date]), bars=_stacked(self.bars, bar),
+                       targets=(*self.targets, published), asset_returns=(*self.asset_returns, ret), silent=silent)

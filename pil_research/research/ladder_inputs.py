@@ -56,7 +56,8 @@ def load_config(file: str = "") -> PILConfig:
 
 def progress_bar(items: Iterable[int], n: int) -> Iterable[int]:
     """Sessions with a progress bar on standard error."""
-    return tqdm(items, total=n, desc="walk-forward", unit="session", mininterval=1.0)
+    bar: Iterable[int] = tqdm(items, total=n, desc="walk-forward", unit="session", mininterval=1.0)
+    return bar
 
 
 def run_study(panel: Panel, config: PILConfig, **settings: Any) -> LadderStudy:

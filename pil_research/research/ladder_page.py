@@ -70,7 +70,8 @@ def _first_screen(result: LadderResult, facts: Mapping[str, Any], run: Mapping[s
         svg(fig, "difference", label),
         f"HRP's interval at lag {v.lag} {crossing} zero. Intervals: stationary bootstrap of paired bars, mean block "
         f"{result.block:.0f}, {result.n_draws:,} draws.")
-    return (verdict_html(v.status, v.headline, ACTIONS[v.action], small)
+    notes = "".join(f'<p class="note">{text(n)}</p>' for n in result.warnings)
+    return (verdict_html(v.status, v.headline, ACTIONS[v.action], small) + notes
             + f'<div class="lead"><div>{table}</div><div>{picture}</div></div>')
 
 # %% ../../nbs/58b_ladder_page.ipynb #a51df473
@@ -253,7 +254,7 @@ def _sleeve_table(result: LadderResult, facts: Mapping[str, Any]) -> str:
     table = sleeves.assign(sharpe=np.nan if result.uplift is None else result.uplift["sleeves"])
     return table_html(table, {"role": ("Role", "text"), "sharpe": ("Gross Sharpe", ".2f"),
                               "description": ("Rule and source", "text")}, corner="sleeve", strong=(),
-                      caption="Sleeves, each by itself, unit gross, before costs and Kelly.", css="described")
+                      caption="Sleeves, each by itself at equal volatility (Stage 0), before costs and Kelly.", css="described")
 
 # %% ../../nbs/58b_ladder_page.ipynb #16144857
 def ladder_html(result: LadderResult, study: Study, facts: Mapping[str, Any], run: Mapping[str, str] | None = None) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pil_research.research.ladder import (
@@ -31,7 +30,8 @@ from .panel import Panel
 from ..types import plain
 
 # %% auto #0
-__all__ = ['STATUS', 'LadderResult', 'ladder_result', 'panel_facts', 'ladder_checks', 'ladder_json', 'ladder_text']
+__all__ = ['STATUS', 'LadderResult', 'ladder_result', 'flat_warnings', 'panel_facts', 'ladder_checks', 'ladder_json',
+           'ladder_text']
 
 # %% ../../nbs/50e_ladder_result.ipynb #4fc276c8
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +53,7 @@ class LadderResult:
     kelly: float
     block: float
     n_draws: int
+    warnings: tuple[str, ...] = ()
 
 # %% ../../nbs/50e_ladder_result.ipynb #25b11fc5
 def ladder_result(study: Study, *, kelly: float, gate: float = GATE, n_draws: int = N_DRAWS,
@@ -90,17 +91,29 @@ def ladder_result(study: Study, *, kelly: float, gate: float = GATE, n_draws: in
         variants[part] = variant_table(tracks, **options)
         done(part)
     lag0, lag1 = compared["lag 0"], compared["lag 1"]
+    rungs = rung_table(study, lag0, lag1, bars_per_year=bars_per_year)
     returns = study.panel_facts.get("sleeve_returns") if sleeve_returns is None else sleeve_returns
     labels = study.panel_facts.get("regime") if regime is None else regime
     return LadderResult(
         verdict=ladder_verdict(lag0, lag1, pd.DatetimeIndex(study.base.dates), gate=gate), kelly=kelly,
-        by_lag={"lag 0": lag0, "lag 1": lag1}, rungs=rung_table(study, lag0, lag1, bars_per_year=bars_per_year),
+        by_lag={"lag 0": lag0, "lag 1": lag1}, rungs=rungs, warnings=flat_warnings(rungs, len(study.base.dates)),
         costs=cost_table(study, bars_per_year=bars_per_year), block=float(lag0["block"].iloc[0]), n_draws=n_draws,
         prob_by_cost=pd.DataFrame({"0x": compared["0x"]["prob_better"], "1x": lag0["prob_better"],
                                    "2x": compared["2x"]["prob_better"]}),
         vols=vol_table(study.base, kelly, bars_per_year=bars_per_year), years=year_table(study.base),
         binding=study.base.binding, methods=study.base.rungs, **variants,
         uplift=None if returns is None else uplift_facts(returns, study.base, labels, bars_per_year=bars_per_year))
+
+# %% ../../nbs/50e_ladder_result.ipynb #5bbf58ee
+def flat_warnings(rungs: pd.DataFrame, n_sessions: int, limit: float = 0.05) -> tuple[str, ...]:
+    """One sentence for each deciding rung that was flat on more than `limit` of the sessions."""
+    found = []
+    for name in ("HRP", "1/N-risk"):
+        days = int(rungs["days_flat"][name])
+        if days > limit * n_sessions:
+            found.append(f"{name} held nothing on {days:,} of {n_sessions:,} sessions ({100 * days / n_sessions:.0f} %): "
+                         "the verdict rests on the rest. See what bound, and the costs.")
+    return tuple(found)
 
 # %% ../../nbs/50e_ladder_result.ipynb #1ab5f909
 def panel_facts(panel: Panel) -> dict[str, Any]:

@@ -134,10 +134,11 @@ table{border-collapse:collapse;min-width:55%;font-size:12.5px;font-variant-numer
 caption{text-align:left;color:var(--muted);font-size:12px;padding:0 0 4px;caption-side:top}
 th,td{padding:4px 8px;border-bottom:1px solid var(--grid);text-align:right;vertical-align:bottom}
 th{font-weight:600}th[scope=row]{text-align:left;font-weight:400;white-space:nowrap}
-thead th:first-child,td.left{text-align:left}
+thead th:first-child,th.left,table.described th:last-child{text-align:left}
 tr.strong th,tr.strong td{font-weight:700;background:var(--panel)}table.facts{min-width:0}
 table.wide{width:100%}table.wide td,table.wide th{padding:4px 6px}td{white-space:nowrap}
-td.left,table.described td:last-child{overflow-wrap:anywhere;white-space:normal;text-align:left}
+td.left{text-align:left}table.facts td,td.long,table.described td:last-child{overflow-wrap:anywhere;white-space:normal;
+text-align:left}
 figure{margin:0 0 8px}figcaption{color:var(--muted);font-size:12px}
 svg.plot{width:100%;height:auto;display:block}svg.plot *{stroke-linejoin:round;stroke-linecap:butt}
 details{margin-top:14px;border-top:1px solid var(--grid)}summary{cursor:pointer;font-weight:600;padding:6px 0}

@@ -14,77 +14,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..market import KINDS, complete_instruments
 from ..types import REGIME_LABELS, ROLES, InputError, check_name
 
 # %% auto #0
-__all__ = ['CLASS_COSTS', 'OTHER_CLASS_COSTS', 'KINDS', 'INSTRUMENT_COLUMNS', 'SLEEVE_COLUMNS', 'class_cost',
-           'complete_instruments', 'check_dates', 'check_table', 'Panel', 'target_array', 'panel_from_frames']
+__all__ = ['SLEEVE_COLUMNS', 'check_dates', 'check_table', 'Panel', 'target_array']
 
-# %% ../../nbs/40a_panel.ipynb #5f9f1d06
-CLASS_COSTS: Mapping[str, tuple[float, float, float]] = {  # class -> half spread, fee, impact without ADV; bps one way
-    "Equities": (6.0, 0.0, 1.0), "Bonds": (1.0, 0.0, 0.5), "STIR": (1.0, 0.0, 0.5), "FX": (3.0, 0.0, 0.5),
-    "Energy": (10.0, 0.0, 2.0), "Metals": (10.0, 0.0, 2.0), "Agriculture": (10.0, 0.0, 2.0)}
-OTHER_CLASS_COSTS = (10.0, 0.0, 2.0)  # any class the table does not name
-KINDS = ("future", "etf", "other")
-INSTRUMENT_COLUMNS = ("asset_class", "cluster", "kind", "half_spread_bps", "fee_bps", "adv_usd", "impact_y",
-                      "impact_bps", "primary", "exposure_multiple", "multiplier", "margin",
-                      "allows_nonpositive_price", "assumed")
+# %% ../../nbs/40a_panel.ipynb #4346ce72
 SLEEVE_COLUMNS = ("role", "capacity", "promoted_on", "demoted_on", "description")
-
-# %% ../../nbs/40a_panel.ipynb #f19b385e
-def class_cost(asset_class: pd.Series, item: int) -> pd.Series:
-    """Column `item` of the class table (0 half spread, 1 fee, 2 impact), in basis points one way."""
-    return asset_class.map(lambda c: CLASS_COSTS.get(str(c), OTHER_CLASS_COSTS)[item]).astype(float)
-
-# %% ../../nbs/40a_panel.ipynb #614e4c7a
-def complete_instruments(instruments: pd.DataFrame) -> pd.DataFrame:
-    """Fill every optional column of the instruments table.
-
-    Parameters
-    ----------
-    instruments : pandas.DataFrame
-        Indexed by symbol, with at least ``asset_class``. Other columns of the panel folder are kept as they are.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Sorted by symbol, with all of `INSTRUMENT_COLUMNS`. ``assumed`` is True where a half spread or the
-        impact (no ``adv_usd``) came from `CLASS_COSTS`. Extra columns are kept behind.
-
-    Raises
-    ------
-    InputError
-        ``asset_class`` is missing or empty somewhere.
-    """
-    if "asset_class" not in instruments or instruments["asset_class"].isna().any():
-        raise InputError("instruments must have a filled column asset_class; add it, one class a symbol",
-                         code="MISSING_COLUMN", field="instruments", subject="asset_class")
-    table = instruments.sort_index().copy()
-    given = {c: table[c] if c in table else pd.Series(np.nan, table.index) for c in ("half_spread_bps", "adv_usd")}
-    defaults = _instrument_defaults(table)
-    for column, default in defaults.items():
-        table[column] = table[column].where(table[column].notna(), default) if column in table else default
-    if "assumed" not in instruments:
-        table["assumed"] = given["half_spread_bps"].isna() | given["adv_usd"].isna()
-    table["allows_nonpositive_price"] = table["allows_nonpositive_price"].astype(bool)
-    numbers = ["half_spread_bps", "fee_bps", "adv_usd", "impact_y", "impact_bps", "exposure_multiple",
-               "multiplier", "margin"]
-    table[numbers] = table[numbers].astype(float)
-    table.index.name = "symbol"
-    return table[[*INSTRUMENT_COLUMNS, *[c for c in table if c not in INSTRUMENT_COLUMNS]]]
-
-# %% ../../nbs/40a_panel.ipynb #4e23c008
-def _instrument_defaults(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Default column by name, in the order of `INSTRUMENT_COLUMNS` (without ``assumed``)."""
-    def flat(value: object) -> pd.Series:
-        return pd.Series(value, index=table.index)
-
-    classes = table["asset_class"]
-    return {"cluster": classes, "kind": flat("future"), "half_spread_bps": class_cost(classes, 0),
-            "fee_bps": class_cost(classes, 1), "adv_usd": flat(np.nan), "impact_y": flat(1.0),
-            "impact_bps": class_cost(classes, 2), "primary": pd.Series(table.index, index=table.index),
-            "exposure_multiple": flat(1.0), "multiplier": flat(np.nan), "margin": flat(np.nan),
-            "allows_nonpositive_price": flat(False)}
 
 # %% ../../nbs/40a_panel.ipynb #70f96bd8
 def check_dates(index: pd.Index, field: str) -> pd.DatetimeIndex:
@@ -197,6 +134,10 @@ def _check_panel_value(panel: Panel) -> None:
     if not panel.instruments.index.equals(panel.returns.columns):
         raise InputError("instruments must list exactly the symbols of returns, in order; use complete_instruments",
                          code="MISALIGNED", field="instruments")
+    unknown = sorted(set(panel.instruments["kind"]) - set(KINDS), key=str)
+    if unknown:
+        raise InputError(f"instruments kind must be one of {KINDS}, got {unknown}", code="BAD_KIND",
+                         field="instruments", value=unknown, limit=KINDS)
     if list(panel.sleeves.index) != sorted(panel.targets):
         raise InputError(f"sleeves must list exactly the targets {sorted(panel.targets)}, sorted, "
                          f"got {list(panel.sleeves.index)}", code="MISALIGNED", field="sleeves")
@@ -211,7 +152,7 @@ def _check_panel_value(panel: Panel) -> None:
 
 def _check_regime(regime: pd.DataFrame) -> None:
     bad = ~regime["label"].isin(REGIME_LABELS) & regime["label"].notna()
-    confidence = regime["confidence"].to_numpy(dtype=np.float64)
+    confidence = pd.to_numeric(regime["confidence"], errors="coerce").to_numpy(dtype=np.float64)
     out = regime["label"].notna().to_numpy() & ~((confidence >= 0.0) & (confidence <= 1.0))
     for mask, what, limit in ((bad.to_numpy(), "label", REGIME_LABELS), (out, "confidence", "[0, 1]")):
         if mask.any():
@@ -277,115 +218,3 @@ def _select(panel: Panel, symbols: Sequence[str] | None, sleeves: Sequence[str] 
                    prices=cut(panel.prices), cost_schedule=cut(panel.cost_schedule), other_book=cut(panel.other_book),
                    regime=None if panel.regime is None else panel.regime.loc[rows],
                    cash=None if panel.cash is None else panel.cash.loc[rows])
-
-# %% ../../nbs/40a_panel.ipynb #215b94b5
-def panel_from_frames(returns: pd.DataFrame, targets: Mapping[str, pd.DataFrame],
-                      instruments: pd.DataFrame | None = None, *, sleeves: pd.DataFrame | None = None,
-                      prices: pd.DataFrame | None = None, regime: pd.DataFrame | None = None,
-                      cost_schedule: pd.DataFrame | None = None, cash: pd.Series | None = None,
-                      subtract_cash: bool = False, other_book: pd.DataFrame | None = None,
-                      target_max_age: int = 22, name: str = "panel", source: str = "", calendar: str = "",
-                      bars_per_year: float = 252.0, notes: Sequence[str] = ()) -> Panel:
-    """Build a panel from tables in memory.
-
-    Parameters
-    ----------
-    returns : pandas.DataFrame
-        Date × symbol, simple excess return per bar, NaN = no quote. Sorted, unique, tz-naive days.
-    targets : mapping
-        Sleeve id to date × symbol weights known at the close of the date, any positive scale.
-    instruments : pandas.DataFrame, optional
-        Indexed by symbol; needs ``asset_class``. None: one class ``"unclassified"``, every cost assumed.
-    sleeves : pandas.DataFrame, optional
-        Indexed by id, any of `SLEEVE_COLUMNS`.
-    cash : pandas.Series, optional
-        Cash return per bar. With `subtract_cash` it is taken off the returns of funded names (kind not "future").
-    target_max_age : int
-        Sessions a published target stays valid without a new one.
-
-    Returns
-    -------
-    Panel
-
-    Raises
-    ------
-    InputError
-        Bad index, infinite or non-numeric values, unknown symbols, dates outside returns, partly empty target rows.
-    """
-    table = check_table(returns, "returns")
-    base = instruments if instruments is not None else pd.DataFrame({"asset_class": "unclassified"},
-                                                                    index=table.columns)
-    info = complete_instruments(_only_known(base, table.columns))
-    rate = None if cash is None else check_table(cash.to_frame("cash"), "cash")["cash"].reindex(table.index).fillna(0.0)
-    if rate is not None and subtract_cash:
-        funded = [s for s in table.columns if info.at[s, "kind"] != "future"]
-        table = table.assign(**{s: table[s] - rate for s in funded})
-    aligned = {s: _align_targets(f, table, f"targets[{s}]", target_max_age) for s, f in sorted(targets.items())}
-    return Panel(returns=table, instruments=info, targets=aligned, sleeves=_complete_sleeves(sleeves, aligned),
-                 prices=_align(prices, table, "prices"), regime=_align_regime(regime, table.index),
-                 cost_schedule=_align(cost_schedule, table, "cost_schedule"), cash=rate,
-                 other_book=_align(other_book, table, "other_book"), name=name, source=source, calendar=calendar,
-                 bars_per_year=float(bars_per_year), notes=tuple(notes))
-
-# %% ../../nbs/40a_panel.ipynb #63039dda
-def _only_known(instruments: pd.DataFrame, symbols: pd.Index) -> pd.DataFrame:
-    missing = [s for s in symbols if s not in instruments.index]
-    if missing or not instruments.index.is_unique:
-        what = f"no row for {missing[:5]}" if missing else "a symbol twice"
-        raise InputError(f"instruments must have one row for each symbol of returns, got {what}",
-                         code="UNKNOWN_SYMBOL", field="instruments", subject=str(missing[0]) if missing else "")
-    return instruments.loc[list(symbols)]
-
-
-def _align(frame: pd.DataFrame | None, like: pd.DataFrame, field: str) -> pd.DataFrame | None:
-    if frame is None:
-        return None
-    table = check_table(frame, field)
-    for labels, known, what in ((table.columns, like.columns, "symbols"), (table.index, like.index, "dates")):
-        unknown = labels.difference(known)
-        if len(unknown):
-            raise InputError(f"{what} of {field} must be in returns, got {list(unknown[:3])}; drop them or add returns",
-                             code="UNKNOWN_SYMBOL" if what == "symbols" else "UNKNOWN_DATE", field=field,
-                             subject=str(unknown[0]))
-    return table.reindex(index=like.index, columns=like.columns)
-
-
-def _align_targets(frame: pd.DataFrame, like: pd.DataFrame, field: str, max_age: int) -> pd.DataFrame:
-    aligned = _align(frame, like, field)
-    if aligned is None:
-        raise InputError(f"{field} must be a table, got None", code="MISSING_TABLE", field=field)
-    given = [c for c in like.columns if c in frame.columns]
-    holes = aligned[given].isna()
-    partly = holes.any(axis=1) & ~holes.all(axis=1)
-    if partly.any():
-        row = int(np.flatnonzero(partly.to_numpy())[0])
-        symbol, day = given[int(np.flatnonzero(holes.to_numpy()[row])[0])], pd.DatetimeIndex(like.index)[row]
-        raise InputError(f"{field} must be finite in a published row, got NaN for {symbol} on {day:%Y-%m-%d}; write 0 "
-                         "for no position", code="NON_FINITE", field=field, subject=str(symbol))
-    published = ~holes.all(axis=1)
-    filled = aligned.where(aligned.notna(), 0.0).where(published, np.nan, axis=0)
-    return filled.ffill(limit=max_age) if max_age > 0 else filled
-
-# %% ../../nbs/40a_panel.ipynb #c1644b7e
-def _complete_sleeves(sleeves: pd.DataFrame | None, targets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    ids = sorted(targets)
-    extra = [] if sleeves is None else sorted(set(sleeves.index) - set(ids))
-    if extra:
-        raise InputError(f"sleeves must have targets, got none for {extra}; add sleeves/{extra[0]}",
-                         code="UNKNOWN_SLEEVE", field="sleeves", subject=str(extra[0]))
-    table = (pd.DataFrame(index=ids) if sleeves is None else sleeves.reindex(ids)).copy()
-    for column, default in (("role", "neutral"), ("description", "")):
-        table[column] = table[column].where(table[column].notna(), default) if column in table else default
-    table["capacity"] = table["capacity"].astype(float) if "capacity" in table else np.nan
-    for column in ("promoted_on", "demoted_on"):
-        values = table[column] if column in table else pd.Series(pd.NaT, index=table.index)
-        table[column] = pd.to_datetime(values).astype("datetime64[ns]")
-    table.index = pd.Index(ids, name="id", dtype=object)
-    return table[list(SLEEVE_COLUMNS)]
-
-
-def _align_regime(regime: pd.DataFrame | None, dates: pd.Index) -> pd.DataFrame | None:
-    if regime is None:
-        return None
-    table = regime[["label", "confidence"]].set_axis(check_dates(regime.index, "regime"))
-    return table.reindex(dates)

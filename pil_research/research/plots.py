@@ -111,7 +111,8 @@ def plot_sharpe_differences(by_lag: Mapping[str, pd.DataFrame], *, ax: Axes, ben
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"net Sharpe ratio minus that of {benchmark}, 95 % interval")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.3, borderaxespad=0.1, frameon=False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.3, borderaxespad=0.1,
+              frameon=False, labelcolor=INK)
     return ax
 
 # %% ../../nbs/58_plots.ipynb #b34f0ff2
@@ -162,7 +163,7 @@ def plot_underwater(drawdown: pd.DataFrame, *, ax: Axes, levels: Sequence[float]
         ax.plot(worst.index, worst[name], label=str(name), **{**style, "linewidth": 1.2})
     ax.set_ylabel("drawdown, %")
     ax.margins(x=0.0)
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1, frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1, frameon=False, labelcolor=INK)
     return ax
 
 # %% ../../nbs/58_plots.ipynb #50c2f0a5
@@ -178,7 +179,7 @@ def plot_rolling_vol(returns: pd.DataFrame, target: pd.Series, *, ax: Axes, wind
     ax.set_ylim(bottom=0.0)
     ax.margins(x=0.0)
     ax.set_ylabel(f"{window}-day vol, % a year")
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.1, frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.1, frameon=False, labelcolor=INK)
     return ax
 
 # %% ../../nbs/58_plots.ipynb #0b2d2321

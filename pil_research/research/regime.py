@@ -157,7 +157,7 @@ class RegimeDetector:
             prior = p[stop - 1]
         return _labelled(index, p)
 
-
+# %% ../../nbs/43_regime_detector.ipynb #07fa7f95
 def _labelled(index: pd.DatetimeIndex, p: Floats) -> pd.DataFrame:
     known = ~np.isnan(p[:, 0])
     best = np.where(known, np.where(known[:, None], p, 0.0).argmax(axis=1), REGIME_LABELS.index("transition"))

@@ -120,7 +120,7 @@ def write_ladder_run(result: LadderResult, study: Study, facts: Mapping[str, Any
         "ladder", run_id, checks=ladder_checks(result), tables=ladder_json(result), config_hash=config.fingerprint(),
         verdict={"status": STATUS[v.status], "word": v.status, "headline": v.headline, "action": v.action},
         data={**data, "sleeves": [str(s) for s in names], "test_start": v.start, "test_end": v.end, "test_n_obs": v.n_obs},
-        params=params or {}, warnings=[str(n) for n in facts.get("notes", ())], files_written=_hashes(out))
+        params=params or {}, warnings=[*result.warnings, *(str(n) for n in facts.get("notes", ()))], files_written=_hashes(out))
     (out / "result.json").write_text(json.dumps(envelope, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return envelope
 
@@ -176,7 +176,7 @@ def build_index(runs: str | Path) -> Path:
     page = page_html("Reports", banner, _runs_section("Newest run of each report", latest),
                      _runs_section("Earlier runs", [r for r in found if r not in latest][:20]),
                      f'<p class="small">Rebuilt by every <code>pil report</code>. Schema {text(SCHEMA)}.</p>',
-                     subtitle=f"{len(found)} complete runs")
+                     subtitle=f"Complete runs: {len(found)}")
     keys = ("report", "run_id", "created", "verdict", "config_hash", "link")
     root.mkdir(parents=True, exist_ok=True)
     index = [{**{k: r.get(k) for k in keys}, "data_hash": r["data"].get("hash")} for r in found]
@@ -193,8 +193,10 @@ def _runs_section(title: str, results: list[dict[str, Any]]) -> str:
         v, data = r["verdict"], r["data"]
         code = f"{r['code'].get('version', '')} {r['code'].get('git') or ''}"
         row = (f"{v.get('word') or v['status']}", v["headline"], v["action"], data.get("name", ""), data.get("end", ""), code)
+        kinds = ("left", "long", "left", "left", "left", "left")
         cells.append(f'<tr><th scope="row"><a href="{text(r["link"])}">{text(r["report"])} {text(r["run_id"])}</a></th>'
-                     + "".join(f'<td class="left">{text(c)}</td>' for c in row) + "</tr>")
+                     + "".join(f'<td class="{css}">{text(c)}</td>' for css, c in zip(kinds, row, strict=True))
+                     + "</tr>")
     head = "".join(f'<th scope="col" class="left">{h}</th>' for h in ("Run", "Status", "Headline", "Action", "Data", "Data end",
                                                                      "Code"))
     return section_html(title, f'<div class="scroll"><table class="wide"><thead><tr>{head}</tr></thead><tbody>{"".join(cells)}'

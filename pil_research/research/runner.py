@@ -107,8 +107,9 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
         Unknown report or parameter, or the notebook stopped on an error (its last line is in the message).
     """
     asked = dict(parameters)
-    if asked.get("data", "default") not in ("default", "synthetic"):
-        asked["data"] = str(Path(str(asked["data"])).resolve())
+    for name in ("data", "config"):
+        if asked.get(name, "") not in ("", "default", "synthetic"):
+            asked[name] = str(Path(str(asked[name])).resolve())
     values = check_parameters(report, asked)
     run_id = new_run_id(asked, datetime.now(UTC))
     final = Path(runs) / report / run_id
@@ -160,8 +161,9 @@ def _scrub(executed: Path, template: Path, values: Mapping[str, Any]) -> None:
             cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
     nb["metadata"].get("papermill", {}).update(input_path=template.name, output_path=executed.name)
     body = json.dumps(nb, indent=1, ensure_ascii=False)
-    data = str(values.get("data", ""))
-    known = {data: Path(data).name, str(executed.parent.resolve()): "run", str(template.resolve().parents[1]): "repository",
+    given = {str(values.get(k, "")) for k in ("data", "config")}
+    known = {**{path: Path(path).name for path in given}, str(executed.parent.resolve()): "run",
+             str(template.resolve().parents[1]): "repository",
              sys.prefix: "environment", sys.base_prefix: "python", str(Path.cwd()): "here", str(Path.home()): "home"}
     for path, name in known.items():
         if Path(path).is_absolute() and len(path) > 1:

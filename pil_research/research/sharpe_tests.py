@@ -77,7 +77,8 @@ def _pair(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def _normal_result(method: str, x: Array, se: float, bars_per_year: float, **extra: Any) -> SharpeDifference:
-    sr = x.mean(axis=0) / x.std(axis=0, ddof=1)
+    sd = x.std(axis=0, ddof=1)
+    sr = x.mean(axis=0) / np.where(sd > 0.0, sd, np.nan)
     d, root = float(sr[0] - sr[1]), float(np.sqrt(bars_per_year))
     z = d / se if se > 0.0 else 0.0
     half = float(norm.ppf(0.975)) * se
@@ -254,10 +255,13 @@ def sharpe_difference(a: ArrayLike, b: ArrayLike, method: str = "bootstrap", *, 
 def from_draws(x: Array, draws: Array, *, block: float, bars_per_year: float,
                confidence: float = 0.95) -> SharpeDifference:
     """Summarise bootstrap differences `draws` (B,) of the pair `x` (T, 2); a tie counts half for either side."""
-    base = _normal_result("bootstrap", x, float(np.nanstd(draws, ddof=1)) / float(np.sqrt(bars_per_year)),
-                          bars_per_year)
     known = draws[np.isfinite(draws)]
+    se = float(np.std(known, ddof=1)) if known.size > 1 else float("nan")
+    base = _normal_result("bootstrap", x, se / float(np.sqrt(bars_per_year)), bars_per_year)
     tail = 0.5 * (1.0 - confidence)
+    if known.size == 0:  # a track that never moves has no Sharpe ratio and no difference
+        nan = float("nan")
+        return replace(base, interval=(nan, nan), prob_better=nan, p_value=nan, block=block)
     low, high = np.quantile(known, [tail, 1.0 - tail])
     better = float((known > 1e-12).mean() + 0.5 * (np.abs(known) <= 1e-12).mean())
     return replace(base, interval=(float(low), float(high)), prob_better=better, block=block,

@@ -279,7 +279,7 @@ def _inputs(g: _Group, t: int, first: int) -> StepInputs:
         equity=g.equity, flow=np.zeros(len(g.tracks)), exposures_now=g.held, roles=q.roles, capacity=q.capacity,
         days=q.days[t], regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]),
         clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row], impact=q.market.impact, adv=q.market.adv,
-        assumed_impact=q.market.assumed_impact, cost_scale=g.cost_scale, primary=q.market.primary,
+        assumed_impact=q.market.assumed_impact, primary=q.market.primary,
         multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic)
 
 

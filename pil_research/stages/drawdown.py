@@ -16,7 +16,7 @@ from ..types import InputError
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'Number', 'Count', 'Switch', 'HALF_GRID', 'LONG_AGO', 'NONE', 'WARN', 'THROTTLE', 'NO_NEW',
-           'FLATTEN', 'TIERS', 'governor_multiplier', 'DrawdownState', 'DrawdownParams', 'GovernorRead',
+           'FLATTEN', 'TIER_NAMES', 'governor_multiplier', 'DrawdownState', 'DrawdownParams', 'GovernorRead',
            'govern_drawdown', 'apply_governor']
 
 # %% ../../nbs/15_stage5_drawdown.ipynb #31ef9597
@@ -31,7 +31,7 @@ HALF_GRID = 0.5e-10  # numbers closer than this are equal for a threshold
 LONG_AGO = -(10**9)  # a session number before every session
 
 NONE, WARN, THROTTLE, NO_NEW, FLATTEN = range(5)
-TIERS = ("NONE", "WARN", "THROTTLE", "NO_NEW", "FLATTEN")
+TIER_NAMES = ("NONE", "WARN", "THROTTLE", "NO_NEW", "FLATTEN")
 
 # %% ../../nbs/15_stage5_drawdown.ipynb #9605ce4c
 def governor_multiplier(drawdown: ArrayLike, start: Number = 0.05, floor_at: Number = 0.12,
@@ -234,8 +234,8 @@ def _allow_reentry(state: DrawdownState, money: _Money, session: int, p: Drawdow
 def _read_tier(prev: Ints, drawdown: Floats, after_reentry: Bools, p: DrawdownParams) -> Ints:
     """Tier below FLATTEN, with release one step below its threshold; thresholds ascend."""
     warn = drawdown - p.warn + p.release * (prev >= WARN) > -HALF_GRID
-    if not np.count_nonzero(warn):
-        return np.zeros(prev.shape, dtype=np.int64)
+    if not np.count_nonzero(drawdown - p.throttle_at + p.release > -HALF_GRID):
+        return warn.astype(np.int64)  # no deeper tier is near
     throttle = drawdown - p.throttle_at + p.release * (prev >= THROTTLE) > HALF_GRID
     no_new = drawdown - p.no_new + p.release * (prev >= NO_NEW) > HALF_GRID
     tier = np.where(throttle & ~after_reentry, THROTTLE, np.where(warn, WARN, NONE))
@@ -322,8 +322,11 @@ def _decide(state: DrawdownState, money: _Money, memory: _Memory, back: _Return,
     felt = dd * p.enabled
     after = memory.after_reentry & (felt - p.start > -HALF_GRID)
     tier = _read_tier(memory.tier, felt, after, p)
-    held_out = (tier == NO_NEW) & (memory.tier == NO_NEW) & (session - state.tier_since >= p.no_new_sessions)
-    trip = ~memory.flat & ((felt - p.flat_at > -HALF_GRID) | held_out | back.lifetime_hit)
+    no_new = tier == NO_NEW
+    over = (felt - p.flat_at > -HALF_GRID) | back.lifetime_hit
+    if np.count_nonzero(no_new):
+        over |= no_new & (memory.tier == NO_NEW) & (session - state.tier_since >= p.no_new_sessions)
+    trip = ~memory.flat & over
     flat = memory.flat | trip
     hit = money.usable & (money.loss - p.daily_loss > -HALF_GRID) & p.enabled
     daily_until = np.where(hit, session + 1, state.daily_flat_until)
@@ -335,8 +338,9 @@ def _decide(state: DrawdownState, money: _Money, memory: _Memory, back: _Return,
         tier = np.where(flat, FLATTEN, tier)
         m = np.where(flat | broke, 0.0, np.where(money.missing, state.multiplier, m))
         throttle = np.where(stop, 0.0, throttle)
+        no_new &= ~flat
     read = GovernorRead(dd_raw, dd, 1.0 - money.equity / memory.true_mark, m, throttle, tier, stop,
-                        (tier == NO_NEW) | money.missing, back.auto | back.armed, trip, back.needed, hit,
+                        no_new | money.missing, back.auto | back.armed, trip, back.needed, hit,
                         money.equity, money.missing, broke, back.armed, money.loss)
     return read, _next_state(state, money, memory, read, flat, after, daily_until, session, p)
 

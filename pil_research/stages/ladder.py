@@ -63,8 +63,8 @@ def tier_caps(tier: ArrayLike, table: TierTable = TIERS) -> TierCaps:
     i = np.asarray(tier, dtype=np.int64)
     return TierCaps(table.gross[i], table.name[i], table.min_ticket[i], table.max_names[i])
 
-# %% ../../nbs/18_stage8_ladder.ipynb #0e981d2d
-def capital_tier(equity: ArrayLike, previous: ArrayLike, thresholds: ArrayLike, *, up_factor: float = 1.05,
+# %% ../../nbs/18_stage8_ladder.ipynb #26380786
+def capital_tier(equity: ArrayLike, previous: ArrayLike, thresholds: ArrayLike, *, up_factor: Number = 1.05,
                  first: ArrayLike | None = None) -> Ints:
     """Tier of an account, with hysteresis on the way up (SPEC Stage 8).
 
@@ -76,7 +76,7 @@ def capital_tier(equity: ArrayLike, previous: ArrayLike, thresholds: ArrayLike, 
         Tier of the last decision, -1 at the first.
     thresholds : (T,) array
         Ascending lower bounds of tiers 1 to T.
-    up_factor : float
+    up_factor : float or (..., 1) array
         How far above a threshold an account must be to climb.
     first : (...) array of bool, optional
         Where there is no previous tier; by default where `previous` is negative.
@@ -226,33 +226,32 @@ class _Limits(NamedTuple):
 
 def _flat_limits(caps: CapLimits, factor: Number, tolerance: Number, shape: tuple[int, ...]) -> _Limits:
     def flat(x: Number) -> Floats:
-        return np.broadcast_to(np.asarray(x, dtype=np.float64), shape[:-1]).reshape(-1, 1)
+        return (x + zeros).reshape(-1, 1)
 
+    zeros = np.zeros(shape[:-1])
     slack = flat(tolerance)
     name = np.asarray(caps.name, dtype=np.float64)
-    name = np.broadcast_to(name if name.ndim == len(shape) else name[..., None], shape).reshape(-1, shape[-1])
+    name = (name if name.ndim == len(shape) else name[..., None]) + np.zeros(shape)
     on = np.asarray(caps.cluster_on, dtype=np.bool_)
     cluster = flat(np.where(on, np.asarray(caps.cluster, dtype=np.float64), np.inf))
-    return _Limits(name * slack, cluster * slack, flat(caps.net) * slack, flat(caps.gross) * slack, flat(factor),
-                   np.asarray(caps.clusters, dtype=np.int64))
+    return _Limits(name.reshape(-1, shape[-1]) * slack, cluster * slack, flat(caps.net) * slack,
+                   flat(caps.gross) * slack, flat(factor), np.asarray(caps.clusters, dtype=np.int64))
 
 # %% ../../nbs/18_stage8_ladder.ipynb #aa71d7b4
 def _take_lots(book: Floats, lot: Floats, stuck: Bools, limits: _Limits, shape: tuple[int, ...]) -> tuple[Floats, Ints]:
     """One lot at a time off the largest contributor, all failing rows together."""
     taken, active = np.zeros(book.shape[0], dtype=np.int64), np.arange(book.shape[0])
-    while active.size:
-        now = limits.rows(active)
-        excess, members = _breach(book[active], stuck[active], now)
-        size = np.where(members & ~stuck[active], np.abs(book[active]), 0.0)
-        best = size.argmax(axis=1)
-        pick = np.arange(active.size)
-        alive = (excess > 1e-9) & (size[pick, best] > 0.0)
+    excess, members = _breach(book, stuck, limits)
+    while np.count_nonzero(excess > 1e-9):
+        size = np.where(members & ~stuck[active], np.round(np.abs(book[active]), 10), 0.0)
+        best = size.argmax(axis=1)  # rounded: a tie by a last bit goes to the lower index
+        alive = (excess > 1e-9) & (size.max(axis=1) > 0.0)
         active, best, excess = active[alive], best[alive], excess[alive]
-        one = lot[active, best]
-        step = np.where(one > 0.0, one, excess / limits.factor[active, 0])
+        step = np.where(lot[active, best] > 0.0, lot[active, best], excess / limits.factor[active, 0])
         old = book[active, best]
         book[active, best] = np.sign(old) * np.maximum(np.abs(old) - step, 0.0)
         taken[active] += 1
+        excess, members = _breach(book[active], stuck[active], limits.rows(active))
     return book.reshape(shape), taken.reshape(shape[:-1])
 
 # %% ../../nbs/18_stage8_ladder.ipynb #36bb3ec5

@@ -1,0 +1,150 @@
+"""The command line: exit codes, messages, speed, and the README builder."""
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from pil_research import cli
+from pil_research.config import PILConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ("demo", "report", "index", "data", "config", "book", "doctor")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = ("import sys\nfrom pil_research.cli import build_parser\ntext = build_parser().format_help()\n"
+            "heavy = {'numpy','pandas','scipy','matplotlib','papermill','sklearn'} & set(sys.modules)\n"
+            "assert not heavy, heavy\nprint(text)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(c in done.stdout for c in COMMANDS)
+
+
+def test_module_runs_as_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "pil_research", "config", "check"], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0 and "defaults: valid, sha256:" in done.stdout
+
+
+def test_config_show_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["config", "show"]) == 0
+    shown = capsys.readouterr().out
+    file = tmp_path / "pil.toml"
+    file.write_text(shown)
+    assert PILConfig.load(file) == PILConfig() and cli.main(["config", "check", str(file)]) == 0
+    file.write_text("[sizing]\nkely = 0.5\n")
+    capsys.readouterr()
+    assert cli.main(["config", "check", str(file)]) == 2
+    err = capsys.readouterr().err.strip().split("\n")
+    assert len(err) == 2 and err[0].startswith("pil: CONFIG_UNKNOWN_KEY: unknown key sizing.kely") and "kelly" in err[1]
+    assert cli.main(["config", "check", str(tmp_path / "none.toml")]) == 2
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    from pil_research.types import ConfigError
+
+    for argv in (["--debug", "config", "check", str(tmp_path / "x")], ["config", "check", str(tmp_path / "x"), "--debug"]):
+        with pytest.raises(ConfigError):
+            cli.main(argv)
+
+
+def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in ([], ["nosuch"], ["data", "mend", "x"], ["report"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(argv)
+        assert stop.value.code == 2
+    assert cli.main(["report", "nosuch"]) == 2
+    assert "report must be one of" in capsys.readouterr().err
+
+
+def test_report_options_are_the_templates_parameters() -> None:
+    from pil_research.research.runner import template_defaults, template_path
+
+    known = set(template_defaults(template_path("ladder")))
+    assert set(cli.PARAMETERS) == known - {"run_id", "out_dir"}
+
+
+def test_ctrl_c_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "_run", stop)
+    assert cli.main(["demo"]) == 130 and "finished runs are kept" in capsys.readouterr().err
+
+
+def test_unexpected_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise ZeroDivisionError
+    monkeypatch.setattr(cli, "_run", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["demo"])
+
+
+def test_data_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from pil_research.research.data import synthetic_panel, write_panel
+
+    write_panel(synthetic_panel(1, n_sleeves=2, n_symbols=4, n_days=300), tmp_path / "good")
+    assert cli.main(["data", "check", str(tmp_path / "good")]) == 0
+    capsys.readouterr()
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "returns.csv").write_text("date,ES\n2020-01-02,0.1\n2020-01-02,0.2\n")
+    assert cli.main(["data", "check", str(bad)]) == 2
+    assert "fix: " in capsys.readouterr().out
+    assert cli.main(["data", "check", str(tmp_path / "absent")]) == 2
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["doctor"])
+    out = capsys.readouterr().out
+    assert code in (0, 2) and all(w in out for w in ("numpy", "BLAS", "OPENBLAS_NUM_THREADS", "default data"))
+    assert str(Path.home()) not in out
+
+
+def test_book_of_a_synthetic_panel(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    assert cli.main(["book", "--data", "synthetic", "--save-state", str(state), "--json"]) == 0
+    decision = json.loads(capsys.readouterr().out)
+    assert decision["slot"] == "15:30" and abs(sum(decision["sleeve_weights"].values())) <= 1.0 + 1e-9
+    assert cli.main(["book", "--data", "synthetic", "--state", str(state)]) == 0
+    assert "target book of" in capsys.readouterr().out
+    state.write_text("{")
+    assert cli.main(["book", "--data", "synthetic", "--state", str(state)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_report_end_to_end_on_synthetic_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert cli.main(["report", "ladder", "--data", "synthetic", "--draws", "300", "--runs", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert "1/N-risk" in out and "index.html" in out
+    (folder,) = (runs / "ladder").iterdir()
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"report.html", "result.json", "executed.ipynb", "config.toml", "data"}
+    for name in ("result.json", "executed.ipynb", "report.html"):
+        assert str(tmp_path) not in (folder / name).read_text() and str(ROOT) not in (folder / name).read_text()
+
+
+def test_readme_builder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("build_readme", ROOT / "tools" / "build_readme.py")
+    assert spec and spec.loader
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    out = nbformat.v4.new_output("execute_result", data={"text/plain": "42"})
+    nb = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_markdown_cell("# pil\n\n> one line"), nbformat.v4.new_code_cell("#| hide\nsecret = 1"),
+        nbformat.v4.new_code_cell("#| eval: true\nanswer = 42\nanswer", outputs=[out])])
+    source, target = tmp_path / "index.ipynb", tmp_path / "README.md"
+    nbformat.write(nb, source)
+    argv = ["--source", str(source), "--target", str(target)]
+    assert build.main([*argv, "--check"]) == 1  # nothing written yet
+    assert build.main(argv) == 0 and build.main([*argv, "--check"]) == 0
+    text = target.read_text()
+    assert "secret" not in text and "#|" not in text and "answer = 42" in text and "    42" in text and "```python" in text
+    target.write_text(text + "drift")
+    assert build.main([*argv, "--check"]) == 1
