@@ -30,7 +30,7 @@ setup(
         "Topic :: Office/Business :: Financial :: Investment",
     ],
     packages=find_packages(include=["pil_research", "pil_research.*"]),
-    package_data={"pil_research": ["py.typed"]},
+    package_data={"pil_research": ["py.typed", "research/*.json"]},
     include_package_data=True,
     python_requires=f">={facts['min_python']}",
     install_requires=split(facts["requirements"]),

@@ -84,8 +84,9 @@ class BaseWeights:
             weights, rungs = self._weights[:, r], self._rungs[:, r]
             return self._bases(row, weights[self.pick], rungs[self.pick], weights[self.cross], active)
         weights, rungs, cross = np.zeros(active.shape), np.zeros(len(active), dtype=np.int64), np.zeros(active.shape)
-        for mask in np.unique(active, axis=0):
-            at = np.flatnonzero((active == mask).all(axis=1))
+        same = len(active) == 1 or bool((active == active[0]).all())
+        for mask in active[:1] if same else np.unique(active, axis=0):
+            at = slice(None) if same else np.flatnonzero((active == mask).all(axis=1))
             asked = [allocate_members(sleeve_cov(self.est, c[0], row)[None], mask, c) for c in self.combos]
             table, steps = np.stack([w[0] for w, _ in asked]), np.array([g[0] for _, g in asked])
             weights[at], rungs[at], cross[at] = table[self.pick[at]], steps[self.pick[at]], table[self.cross[at]]

@@ -55,5 +55,7 @@ def _wheel_row() -> tuple[str, str, str]:
     """Whether the market data of the default panel are there, without importing their package."""
     spec = find_spec("trendfollowing")
     places = list(spec.submodule_search_locations or []) if spec else []
-    found = sum(len(list(Path(p).glob("resources/futures/tf_system_data_*.csv"))) for p in places)
-    return ("default data", f"{found} of 4 files", "" if found >= 4 else "! install the extra pil_research[research]")
+    names = [f"tf_system_data_{n}.csv" for n in ("prices", "usd_returns", "volume_costs", "descriptive_df")]
+    found = sum(any((Path(p) / "resources" / "futures" / n).is_file() for p in places) for n in names)
+    complete = found == len(names)
+    return ("default data", f"{found} of {len(names)} files", "" if complete else "! install the extra pil_research[research]")

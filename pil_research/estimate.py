@@ -105,7 +105,7 @@ def _spans(quoted: Bools, since: Floats, ever: Bools) -> tuple[Floats, Floats, B
 def _carry_targets(targets: Floats, before: Floats, known: Bools) -> tuple[Floats, Bools, Bools]:
     """Last published target of each sleeve, whether it published that day, and whether it ever did."""
     t, k, _ = targets.shape
-    published = np.isfinite(targets).all(axis=-1)
+    published = np.asarray(np.isfinite(targets).all(axis=-1))
     last = np.maximum.accumulate(np.where(published, np.arange(1, t + 1)[:, None], 0), axis=0)
     stacked = np.concatenate([before[None], np.where(published[..., None], targets, 0.0)])
     return stacked[last, np.arange(k)[None, :]], published, (last > 0) | known
@@ -238,7 +238,7 @@ def _sleeve_vols(returns: Floats, a: int, n: int, s: Any) -> tuple[Floats, Ints]
     vol = ewma_vol(windows, s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
     return vol, np.isfinite(windows).sum(axis=-1)
 
-
+# %% ../nbs/09_estimate.ipynb #7b2458f4
 class Estimator:
     """Derived rows of a history: sleeve returns, volatilities, scales, ICs. Call `update` after the history grew."""
 
@@ -249,6 +249,7 @@ class Estimator:
         self._rows: dict[str, NDArray[Any]] = {}
         self._scaled_from = np.full(len(history.sleeve_ids), -1)
         self._covs: dict[int, tuple[int, Floats]] = {}
+        self._last_cov: dict[int, tuple[int, Floats]] = {}
         self._risk: tuple[int, AssetRisk] | None = None
         self.update()
 
@@ -329,10 +330,12 @@ def sleeve_cov(est: Estimator, i: int, row: int) -> Floats:
     """Covariance set `i` from the rows up to and including `row`: (K, K), annualised."""
     if i in est._covs and est._covs[i][0] <= row < est._covs[i][0] + len(est._covs[i][1]):
         return np.asarray(est._covs[i][1][row - est._covs[i][0]])
-    s = est.sets[i]
-    a = 0 if s.window == 0 else np.maximum(row + 1 - s.window, 0)
-    x = est.rows("scaled")[a:row + 1]
-    return np.asarray(_sleeve_cov(x, s, np.array([len(x) - 1]))[0])
+    if est._last_cov.get(i, (-1, None))[0] != row:
+        s = est.sets[i]
+        a = 0 if s.window == 0 else np.maximum(row + 1 - s.window, 0)
+        x = est.rows("scaled")[a:row + 1]
+        est._last_cov[i] = (row, np.asarray(_sleeve_cov(x, s, np.array([len(x) - 1]))[0]))
+    return est._last_cov[i][1]
 
 # %% ../nbs/09_estimate.ipynb #42c19ba7
 def asset_risk(est: Estimator, row: int) -> AssetRisk:

@@ -45,7 +45,7 @@ def _need_time(value: Any, field: str, aware: bool) -> pd.Timestamp:
     if not ok or (not aware and value != value.normalize()):
         need = "a tz-aware pandas.Timestamp" if aware else "a tz-naive pandas.Timestamp at midnight (the session's date)"
         raise InputError(f"{field} must be {need}, got {value!r}", code="BAD_TIME", field=field, value=str(value), limit=need)
-    return value
+    return pd.Timestamp(value)
 
 
 def check_snapshot(snapshot: Snapshot) -> None:
@@ -191,7 +191,7 @@ def realign_state(s: StepState, old: tuple[Sequence[str], Sequence[str]], new: t
         keep = [n for n in b if n in set(a)]
         out[:, [list(b).index(n) for n in keep]] = x[:, [list(a).index(n) for n in keep]]
         return out
-    changes = {n: moved(getattr(s, n), old[0], new[0], _FILL.get(n, 0)) for n in _OVER_SLEEVES}
+    changes: dict[str, Any] = {n: moved(getattr(s, n), old[0], new[0], _FILL.get(n, 0)) for n in _OVER_SLEEVES}
     return replace(s, **changes, exposures=moved(s.exposures, old[1], new[1], 0.0))
 
 # %% ../nbs/21_integrator.ipynb #6e38c20e
@@ -205,21 +205,24 @@ class _Gathered:
     hash: str
 
 
-def _series(values: pd.Series | None, symbols: Sequence[str], default: float = 0.0) -> Floats:
+def _series(values: pd.Series | None, symbols: pd.Index, default: float = 0.0) -> Floats:
+    """Values in the order of `symbols`, NaN where absent; `default` throughout when there are none."""
     if values is None:
         return np.full(len(symbols), default)
-    return values.reindex(list(symbols)).to_numpy(dtype=float)
+    if values.index is not symbols and not values.index.equals(symbols):
+        values = values.reindex(symbols)
+    return values.to_numpy(dtype=float)
 
 
-def _exposures(snapshot: Snapshot, market: Market, equity: float, last: Floats) -> tuple[Floats, list[Alarm], Bools]:
+def _exposures(snapshot: Snapshot, market: Market, index: pd.Index, equity: float, last: Floats) -> tuple[Floats, list[Alarm], Bools]:
     """Positions as fractions of equity; a held symbol without a price keeps its last exposure and is not traded."""
     symbols, alarms = market.symbols, []
-    quantity = np.nan_to_num(_series(snapshot.positions, symbols))
+    quantity = np.nan_to_num(_series(snapshot.positions, index))
     if snapshot.positions is not None and not np.isfinite(snapshot.positions.to_numpy(dtype=float)).all():
         bad = str(snapshot.positions.index[~np.isfinite(snapshot.positions.to_numpy(dtype=float))][0])
         raise InputError(f"position of {bad} must be a finite quantity; send the broker's number or drop the row",
                          code="NON_FINITE", field="positions", subject=bad, limit="finite")
-    price = np.ones(len(symbols)) if snapshot.prices is None else _series(snapshot.prices, symbols, np.nan)
+    price = np.ones(len(symbols)) if snapshot.prices is None else _series(snapshot.prices, index, np.nan)
     size = np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier)
     held, priced = quantity != 0.0, np.isfinite(price) & ((price > 0.0) | market.allows_nonpositive)
     blind = held & ~priced
@@ -246,22 +249,22 @@ def _observed(sleeves: Sequence[Sleeve], est: Estimates, unit: Floats, given: Bo
 
 def _current_targets(sleeves: Sequence[Sleeve], symbols: pd.Index, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
     """Today's unit-gross targets (the last published ones where none came), who published, who is flat."""
-    rows, given, alarms = est.unit.copy(), np.zeros(len(sleeves), dtype=bool), []
+    rows, alarms = np.full(est.unit.shape, np.nan), []
     for k, s in enumerate(sleeves):
-        values = None if s.weights is None else s.weights.to_numpy(dtype=float)
-        if s.weights is None or values is None or not np.isfinite(values).all():
+        if s.weights is None:
             continue
-        given[k] = True
         if s.weights.index is symbols or s.weights.index.equals(symbols):
-            rows[k] = values
+            rows[k] = s.weights.to_numpy()
             continue
-        aligned = s.weights.reindex(symbols)
-        rows[k] = np.nan_to_num(aligned.to_numpy(dtype=float))
+        rows[k] = s.weights.reindex(symbols, fill_value=0.0).to_numpy(dtype=float)
         for name in s.weights.index.difference(symbols)[:20]:
             if s.weights[name] != 0.0:
                 alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=check_name(name, "symbol"),
                                     value=float(s.weights[name]), message=f"wanted by {s.id}, but has no returns: left out"))
-    unit, flat = unit_gross(rows)
+    given = np.asarray(np.isfinite(rows).all(axis=1))
+    unit, flat = unit_gross(np.where(given[:, None], rows, 0.0))
+    if given.all():
+        return unit, given, flat, alarms
     return np.where(given[:, None], unit, est.unit), given, np.where(given, flat, est.flat), alarms
 
 # %% ../nbs/21_integrator.ipynb #131b9d76
@@ -321,6 +324,7 @@ class PortfolioIntegrator:
         self._estimator: Estimator | None = None
         self._bases: BaseWeights | None = None
         self._index: tuple[tuple[str, ...], pd.Index] | None = None
+        self._sleeve_index: tuple[tuple[str, ...], pd.Index] | None = None
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
             self._restore(state)
@@ -469,6 +473,13 @@ def _index_of(self: PortfolioIntegrator, symbols: tuple[str, ...]) -> pd.Index:
     return self._index[1]
 
 
+def _sleeve_index_of(self: PortfolioIntegrator, ids: tuple[str, ...]) -> pd.Index:
+    """The sleeve ids as an index, made once."""
+    if self._sleeve_index is None or self._sleeve_index[0] != ids:
+        self._sleeve_index = (ids, pd.Index(ids, name="sleeve", dtype=object))
+    return self._sleeve_index[1]
+
+
 def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool) -> tuple[_Gathered, StepState]:
     """Everything `step` needs, from the snapshot and the history."""
     row = int(np.searchsorted(history.dates, np.datetime64(snapshot.session.date()))) - 1
@@ -486,7 +497,7 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     unit, given, flat, unknown = _current_targets(sleeves, _index_of(self, symbols), est)
     est = replace(est, unit=unit, flat=flat, known=est.known | given)
     base = equity if equity > 0.0 else float(arrays.drawdown.equity[0])
-    now, blinds, blind = _exposures(snapshot, market, base if base > 0.0 else 1.0, arrays.exposures[0])
+    now, blinds, blind = _exposures(snapshot, market, _index_of(self, symbols), base if base > 0.0 else 1.0, arrays.exposures[0])
     folded = now if market.primary is None else fold_wrappers(now, market.primary, market.multiple)
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, folded, equity, arrays, absent, blind)
     alarms = (*unknown, *blinds, *_input_alarms(snapshot, history, est, market, row))
@@ -499,13 +510,13 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
     new_session = self._last_session != snapshot.session.date().isoformat()
     label, confidence = check_regime(snapshot.regime)
     book, killed_sleeves, killed_symbols = _kill_masks(snapshot, history.sleeve_ids, market.symbols)
-    gains = [_series(s.expected_gain, market.symbols) for s in sleeves if s.expected_gain is not None]
+    gains = [_series(s.expected_gain, _index_of(self, market.symbols)) for s in sleeves if s.expected_gain is not None]
     return StepInputs(
         session=_session_number(self, arrays, history, snapshot, new_session), new_session=new_session,
         allocate=np.array([_allocates(self.config, snapshot, arrays, self._last_session)]), estimates=est,
         observed=_observed(sleeves, est, est.unit, given, snapshot.session), bases=lambda a: bases.at(est.row, a),
         equity=np.array([equity]), flow=np.array([float(snapshot.flows)]), exposures_now=now[None],
-        roles=np.array([{"defensive": 1, "cyclical": -1}.get(s.role, 0) for s in sleeves], dtype=np.int64),
+        roles=np.array([{"defensive": 1, "cyclical": -1}.get(s.role, 0) for s in sleeves], dtype=np.int8),
         capacity=np.array([np.inf if s.capacity is None else float(s.capacity) for s in sleeves], dtype=float),
         days=_promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
         clusters=_clusters_of(self, snapshot, market, est), half_spread=market.half_spread, fee=market.fee,
@@ -516,7 +527,7 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
         sleeves_absent=absent, re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
         expected_gain=np.sum(gains, axis=0) if gains else None)
 
-
+# %% ../nbs/21_integrator.ipynb #d5e1a348
 def _session_number(self: PortfolioIntegrator, arrays: StepState, history: History, snapshot: Snapshot, new: bool) -> int:
     """Consecutive number of the session; bars that passed while nobody asked count."""
     if arrays.session < 0:
@@ -561,7 +572,7 @@ def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History,
     h = hashlib.sha256(history.digest.encode())
     for part in (x.estimates.unit, x.observed, x.exposures_now, x.equity, x.flow, x.days, x.roles, x.capacity, x.clusters,
                  x.half_spread, x.fee, x.impact, x.adv, x.killed_sleeves, x.killed_symbols, x.restrictions):
-        h.update(b"-" if part is None else np.ascontiguousarray(part))
+        h.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
     h.update(repr((self._fingerprint, snapshot.session.isoformat(), snapshot.slot, row, x.regime_label,
                    x.regime_confidence, x.kill_book, x.sleeves_absent, x.re_arm)).encode())
     return "sha256:" + h.hexdigest()
@@ -588,21 +599,26 @@ def _expand_alarms(decision: StepDecision, symbols: Sequence[str], ids: Sequence
 
 # %% ../nbs/21_integrator.ipynb #57ca473b
 def _stage_records(d: StepDecision, inputs: StepInputs) -> tuple[StageRecord, ...]:
-    """One record a stage: gross, net, volatility, names and what it multiplied by."""
-    books = [d.netted, d.netted, d.netted, d.vol_scaled, d.capped, d.governed, d.governed, d.gated, d.exposures, d.exposures]
+    """One record a stage: gross, net, volatility and names after it, what it multiplied by, what bound."""
+    books = (d.netted, d.vol_scaled, d.capped, d.governed, d.sized, d.gated, d.recapped, d.exposures)
     v = np.stack([b[0] for b in books])
-    vol = np.sqrt(252.0 * inputs.estimates.risk.variance(v))
+    vol = np.sqrt(252.0 * inputs.estimates.risk.variance(v)).tolist()
     gross, net, names = np.abs(v).sum(axis=1).tolist(), v.sum(axis=1).tolist(), (v != 0.0).sum(axis=1).tolist()
     bound = {n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on}
-    say = {"vol_target": {"vol_clip_hi"}, "caps": {"name", "cluster", "net", "gross", "tier"},
-           "drawdown": {"governor", "throttle"}, "turnover": {"band", "gate", "min_ticket"},
-           "limits": {"held", "restriction"}, "ladder": {"lot", "tier"}, "allocation": {"capacity"}}
-    factor = {"vol_target": d.leverage[0], "drawdown": d.governor[0] * d.throttle[0], "turnover": d.risk_ratio[0],
-              "regime": d.vol_target[0], "limits": d.held_scale[0], "assembly": 1.0 - d.crossing_saved[0]}
-    order = ("sleeves", "allocation", "assembly", "vol_target", "caps", "drawdown", "regime", "turnover", "limits", "ladder")
-    return tuple(StageRecord(name=n, gross=gross[i], net=net[i], ex_ante_vol=float(vol[i]), n_names=names[i],
-                             multiplier=float(factor.get(n, 1.0)), bound=tuple(sorted(bound & say.get(n, set()))))
-                 for i, n in enumerate(order))
+    stages: tuple[tuple[str, int, float, tuple[str, ...], dict[str, float]], ...] = (  # book, multiplier, constraints, notes
+        ("regime", 0, 1.0, (), {"vol_target": float(d.vol_target[0]), "confidence": inputs.regime_confidence}),
+        ("sleeves", 0, 1.0, (), {}),
+        ("allocation", 0, 1.0, ("capacity",), {"cash": float(d.cash[0])}),
+        ("assembly", 0, 1.0, (), {"crossing_saved": float(d.crossing_saved[0])}),
+        ("vol_target", 1, float(d.leverage[0]), ("vol_clip_hi",), {"goal": float(d.goal[0])}),
+        ("caps", 2, 1.0, ("name", "cluster", "net", "gross", "tier"), {}),
+        ("drawdown", 3, float(d.governor[0] * d.throttle[0]), ("governor", "throttle"), {"drawdown": float(d.read.dd_raw[0])}),
+        ("sizing", 4, float(d.kelly[0]), (), {}),
+        ("turnover", 5, float(d.risk_ratio[0]), ("band", "gate", "min_ticket"), {"cost": float(d.trade_cost[0])}),
+        ("limits", 6, float(d.held_scale[0]), ("held", "restriction"), {}),
+        ("ladder", 7, 1.0, ("lot", "tier"), {"tier": int(d.tier[0])}))
+    return tuple(StageRecord(name=n, gross=gross[i], net=net[i], ex_ante_vol=vol[i], n_names=names[i], multiplier=m,
+                             bound=tuple(c for c in say if c in bound), notes=notes) for n, i, m, say, notes in stages)
 
 # %% ../nbs/21_integrator.ipynb #562144a0
 def _numbers(d: StepDecision) -> dict[str, float]:
@@ -620,12 +636,12 @@ def _numbers(d: StepDecision) -> dict[str, float]:
         "turnover": float(0.5 * np.abs(d.exposures[0] - d.exposures_now[0]).sum())}
 
 
-def _orders(snapshot: Snapshot, market: Market, d: StepDecision, passport: Passport) -> tuple[Order, ...]:
+def _orders(snapshot: Snapshot, market: Market, index: pd.Index, d: StepDecision, passport: Passport) -> tuple[Order, ...]:
     """Net orders by symbol, sleeves attributed; whole lots and vehicles are the router's business."""
     delta, equity = d.exposures[0] - d.exposures_now[0], float(d.equity[0])
     by = passport.attribution()
     total = np.abs(by).sum(axis=0)
-    price = np.ones(len(delta)) if snapshot.prices is None else _series(snapshot.prices, market.symbols, np.nan)
+    price = np.ones(len(delta)) if snapshot.prices is None else _series(snapshot.prices, index, np.nan)
     size = np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier)
     out = []
     for i in np.flatnonzero(np.abs(delta) > 1e-12).tolist():
@@ -650,8 +666,8 @@ def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathe
         exposures=pd.Series(exposures, index=index, copy=False),
         notionals=pd.Series(exposures * d.equity[0], index=index, copy=False),
         trades=pd.Series(exposures - d.exposures_now[0], index=index, copy=False),
-        sleeve_weights=pd.Series(d.ramped[0], index=pd.Index(ids, name="sleeve"), copy=False),
-        orders=_orders(snapshot, got.market, d, passport), stages=_stage_records(d, got.inputs),
+        sleeve_weights=pd.Series(d.ramped[0], index=_sleeve_index_of(self, history.sleeve_ids), copy=False),
+        orders=_orders(snapshot, got.market, index, d, passport), stages=_stage_records(d, got.inputs),
         alarms=(*got.alarms, *_expand_alarms(d, symbols, ids)),
         binding=tuple(n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on),
         haircuts={"governor": float(d.governor[0]), "throttle": float(d.throttle[0]), "kelly": float(d.kelly[0]),

@@ -69,7 +69,7 @@ class StepInputs:
     equity: Floats  # (C,) NaN when missing
     flow: Floats  # (C,)
     exposures_now: Floats  # (C, M) positions at current prices, fraction of equity, wrappers folded
-    roles: Ints  # (K,)
+    roles: NDArray[np.int8]  # (K,)
     capacity: Floats  # (K,) account currency, inf when there is no limit
     days: Floats  # (K,) sessions since promotion, NaN when there is no date
     regime_label: int
@@ -146,7 +146,7 @@ class AlarmFlags:
     limit: Any = None
     message: str = ""
 
-
+# %% ../nbs/20_step.ipynb #05c9af3f
 @dataclass(frozen=True)
 class StepDecision:
     """What the step decided, with every intermediate vector."""
@@ -255,7 +255,8 @@ def _tilt(p: SimpleNamespace, x: StepInputs, base: Floats, corr: Floats, days: F
     warm = (days >= p.tilt.warm_up[:, None]) & p.tilt.skill[:, None]
     multiplier = allocation.skill_multiplier(x.estimates.skill_z, p.tilt.bound, warm)
     confidence = np.where(p.regime.enabled, x.regime_confidence, 0.0)
-    multiplier = multiplier * regime.regime_multiplier(x.roles, x.regime_label, confidence, p.regime.role_tilt)
+    roles = regime.regime_multiplier(x.roles, x.regime_label, confidence, p.regime.role_tilt)
+    multiplier = np.asarray(multiplier * roles, dtype=np.float64)
     if p.tilt.redundancy.any():
         discount = allocation.redundancy_divisor(corr, active, p.tilt.redundancy_threshold)
         multiplier = np.where(p.tilt.redundancy[:, None], multiplier / discount, multiplier)
@@ -287,7 +288,7 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
     return _Weights(*w[:4], w[4], ramped, 1.0 - ramped.sum(axis=-1), joined,
                     bases.rung if bases is not None else np.full(p.n, -1),
                     allocation.divergence(bases.weights, bases.erc) if bases is not None else np.full(p.n, np.nan),
-                    (room & (ramped >= limit - 1e-10) & active).any(axis=-1), relaxed, bases, did)
+                    np.asarray((room & (ramped >= limit - 1e-10) & active).any(axis=-1)), relaxed, bases, did)
 
 # %% ../nbs/20_step.ipynb #26c32fd2
 def _new_weights(p: SimpleNamespace, s: StepState, x: StepInputs, bases: Bases, active: Bools, days: Floats,
@@ -343,7 +344,7 @@ def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats
     book = vol.book
     if not terms.tier.all():
         book = ladder.keep_largest(book, np.where(terms.tier == 0, p.ladder.max_names, np.inf))
-    cluster_on = bool(np.unique(x.clusters[x.clusters >= 0]).size > 1)
+    cluster_on = caps.cluster_cap_applies(x.clusters)
     capped = caps.cap_book(book, name=terms.name, cluster=terms.cluster, net=terms.net, gross=terms.gross,
                            clusters=x.clusters, cluster_on=cluster_on)
     throttle = np.clip(read.throttle, 0.0, 1.0) * (0.0 if x.kill_book else 1.0)
@@ -390,7 +391,7 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
     sized = sizing.size_exposures(book.governed, p.sizing.kelly, p.sizing.fraction)
     haircut = read.multiplier * book.throttle
     limits = np.stack([terms.name, terms.cluster, terms.net, terms.gross], axis=-1)
-    forced = (np.round(haircut - s.haircut, 10) < 0.0) | (np.round(s.limits - limits, 10) > 0.0).any(axis=-1)
+    forced = (np.round(haircut - s.haircut, 10) < 0.0) | (limits < s.limits - 5e-11).any(axis=-1)
     t = turnover.control_turnover(
         now, sized, variance=risk.variance, costs=_cost_model(x, equity), forced=forced, reduce_only=reduce_only,
         cut=p.turnover.risk_cut, raise_at=p.turnover.risk_raise, band=p.turnover.band,
@@ -409,12 +410,13 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
         restricted = restricted * ~x.killed_symbols
     unit = (p.sizing.kelly * p.sizing.fraction)[:, None]
     cured = caps.cure_caps(restricted / unit, name=terms.name, cluster=terms.cluster, net=terms.net, gross=terms.gross,
-                           clusters=x.clusters, cluster_on=book.cluster_on, tolerance=p.caps.drift_tolerance,
+                           clusters=x.clusters, cluster_on=book.cluster_on,
+                           tolerance=np.where(terms.tier == s.tier, p.caps.drift_tolerance, 1.0),
                            frozen=codes == turnover.RESTRICTIONS["no_trade"])
     recapped = cured.book * unit
     final, lot_bound = _round(p, x, terms, recapped, now, book)
     bound = {**{n: t.binding[n] & ~hold for n in ("band", "gate", "min_ticket")},
-             "restriction": restriction.any(axis=-1), "held": held_scale < 1.0, "lot": lot_bound,
+             "restriction": np.asarray(restriction.any(axis=-1)), "held": held_scale < 1.0, "lot": lot_bound,
              **{n: book.bound[n] | cured.bound[n] for n in book.bound}}
     return _Trades(sized, t.e_risk, t.e_band, gated, held, restricted, recapped, final, t.k, held_scale, t.cost, bound,
                    cured.uncurable, np.sqrt(252.0 * risk.variance(final)))
@@ -434,7 +436,7 @@ def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: 
     frozen = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
     final, _ = ladder.repair_caps(rounded, x.lot, limits, 1.0 / (p.sizing.kelly * p.sizing.fraction),
                                   tolerance=p.caps.drift_tolerance, frozen=frozen)
-    return final, (np.abs(dropped) > 1e-10).any(axis=-1)
+    return final, np.asarray((np.abs(dropped) > 1e-10).any(axis=-1))
 
 # %% ../nbs/20_step.ipynb #f95357b7
 def _binding(p: SimpleNamespace, terms: _Terms, w: _Weights, book: _Book, read: Any, t: _Trades) -> Bools:
@@ -443,7 +445,10 @@ def _binding(p: SimpleNamespace, terms: _Terms, w: _Weights, book: _Book, read: 
         "vol_clip_hi": book.vol.clipped, "governor": read.multiplier < 1.0, "throttle": book.throttle < 1.0,
         "capacity": w.capacity_bound,
         "tier": (terms.tier_gross & t.bound["gross"]) | (terms.tier_name & t.bound["name"]), **t.bound}
-    return np.stack([np.broadcast_to(flags[name], (p.n,)) for name in BINDING], axis=-1)
+    out = np.empty((p.n, len(BINDING)), dtype=bool)
+    for i, name in enumerate(BINDING):
+        out[:, i] = flags[name]
+    return out
 
 # %% ../nbs/20_step.ipynb #f7b51296
 def _alarms(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, st: sleeves.SleeveStates, w: _Weights,

@@ -129,30 +129,16 @@ def _execute(template: Path, work: Path, values: dict[str, Any], quiet: bool) ->
     executed = work / "executed.ipynb"
     try:
         papermill.execute_notebook(str(template), str(executed), parameters=values, cwd=str(work), kernel_name="python3",
-                                   progress_bar=False, stderr_file=None if quiet else _Bars(),
-                                   request_save_on_cell_execute=True)
+                                   progress_bar=False, stderr_file=None if quiet else sys.stderr,
+                                   extra_arguments=["--IPKernelApp.log_level=40"], request_save_on_cell_execute=True)
     except papermill.PapermillExecutionError as e:
-        raise InputError(f"the report stopped in cell {e.exec_count}: {e.ename}: {e.evalue}; the partial notebook is kept",
+        raise InputError(f"the report stopped in cell {e.exec_count}, its notebook is kept: {e.ename}: {e.evalue}",
                          code="REPORT_FAILED", field="report", value=e.ename) from e
     finally:
         if executed.is_file():
             _scrub(executed, template, values)
 
-# %% ../../nbs/59a_runner.ipynb #5429754f
-class _Bars:
-    """Standard error of a kernel, shown here: progress bars only, not the kernel's own start-up lines."""
-
-    def write(self, message: str) -> int:
-        """Pass a message on unless it is a kernel warning."""
-        if "TCP without encryption" not in message:
-            sys.stderr.write(message)
-        return len(message)
-
-    def flush(self) -> None:
-        """Flush standard error."""
-        sys.stderr.flush()
-
-
+# %% ../../nbs/59a_runner.ipynb #726d3a84
 def _scrub(executed: Path, template: Path, values: Mapping[str, Any]) -> None:
     """Take machine paths and progress lines out of an executed notebook."""
     nb = json.loads(executed.read_text(encoding="utf-8"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,7 @@ class _Prepared:
     fee: Floats  # (T, M)
     labels: Ints  # (T,)
     confidence: Floats  # (T,)
-    roles: Ints
+    roles: NDArray[np.int8]
     capacity: Floats
     observed: NDArray[np.int8]  # (T, K) codes that promotion dates force, -1 where they force nothing
     days: Floats  # (T, K)
@@ -104,9 +103,9 @@ def _prepare(panel: Panel, vehicles: bool, impact: float) -> _Prepared:
     return _Prepared(History(symbols, ids, returns, panel.target_array(), dates), market, spread, fee, labels, confidence,
                      _roles(panel), _capacity(panel), observed, days, _lots(panel, market) if vehicles else None)
 
-# %% ../../nbs/51_walk_forward.ipynb #3ac3b19b
-def _roles(panel: Panel) -> Ints:
-    return np.array([{"defensive": 1, "cyclical": -1}.get(str(r), 0) for r in panel.sleeves["role"]], dtype=np.int64)
+# %% ../../nbs/51_walk_forward.ipynb #64080d53
+def _roles(panel: Panel) -> NDArray[np.int8]:
+    return np.array([{"defensive": 1, "cyclical": -1}.get(str(r), 0) for r in panel.sleeves["role"]], dtype=np.int8)
 
 
 def _capacity(panel: Panel) -> Floats:
@@ -415,8 +414,9 @@ def _one(state: StepState, i: int) -> StepState:
     """The state of one configuration, its axis kept."""
     def cut(x: Any) -> Any:
         return x[i:i + 1].copy() if isinstance(x, np.ndarray) else x
-    low = type(state.drawdown)(**{k: cut(v) for k, v in vars(state.drawdown).items()})
-    return StepState(**{k: low if k == "drawdown" else cut(v) for k, v in vars(state).items()})
+    parts: dict[str, Any] = {k: cut(v) for k, v in vars(state).items()}
+    parts["drawdown"] = type(state.drawdown)(**{k: cut(v) for k, v in vars(state.drawdown).items()})
+    return StepState(**parts)
 
 # %% ../../nbs/51_walk_forward.ipynb #ce1987b5
 def walk_forward(panel: Panel, configs: PILConfig | Mapping[str, PILConfig] | Sequence[PILConfig], *, start: Any = None,
@@ -469,8 +469,9 @@ class LadderStudy:
     no_regime: WalkForward
     panel_facts: Mapping[str, Any]
 
-# %% ../../nbs/51_walk_forward.ipynb #3e85a4d6
-def ladder_study(panel: Panel, base: PILConfig | None = None, *, rungs: Sequence[str] | None = None, **settings: Any) -> LadderStudy:
+# %% ../../nbs/51_walk_forward.ipynb #f6c989fa
+def ladder_study(panel: Panel, base: PILConfig | None = None, *, rungs: Sequence[str] | None = None,
+                 **settings: Any) -> LadderStudy:
     """Run the benchmark ladder of SPEC section 7.1.
 
     Parameters

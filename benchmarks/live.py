@@ -1,0 +1,89 @@
+"""One live decision: `build_target_book` warm, the day's bar appended, against pandas frames aligned anew."""
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import Row, gap
+from pil_research.config import PILConfig
+from pil_research.estimate import History
+from pil_research.integrator import PortfolioIntegrator, history_from_frames
+from pil_research.types import Sleeve, Snapshot
+
+BARS = 800  # of history before the first decision
+
+
+class Feed:
+    """Drawn returns (one common factor) and weekly targets, as arrays and as frames."""
+
+    def __init__(self, k: int, m: int, days: int) -> None:
+        rng, n = np.random.default_rng(0), BARS + days
+        self.symbols, self.ids = [f"S{i:04d}" for i in range(m)], [f"s{i:02d}" for i in range(k)]
+        self.returns = 0.01 * (rng.standard_normal((n, m)) + 0.3 * rng.standard_normal((n, 1)))
+        self.targets = np.repeat(rng.standard_normal((n // 5 + 1, k, m)), 5, axis=0)[:n]
+        self.dates = np.busday_offset(np.datetime64("2018-01-01"), np.arange(n), roll="forward")
+        self.index = pd.Index(self.symbols, dtype=object, name="symbol")
+        self.instruments = pd.DataFrame({"asset_class": [f"c{i % 6}" for i in range(m)], "adv_usd": 1e9,
+                                         "half_spread_bps": 2.0}, index=self.index)
+
+    def history(self, t: int) -> History:
+        """Everything before row `t`, aligned."""
+        return History(self.symbols, self.ids, self.returns[:t], self.targets[:t], self.dates[:t])
+
+    def frames(self, t: int) -> dict[str, Any]:
+        """The same as pandas frames."""
+        days = pd.DatetimeIndex(self.dates[:t])
+        sleeves = tuple(Sleeve(id=name, weights=pd.Series(self.targets[t - 1, k], index=self.index),
+                               history=pd.DataFrame(self.targets[:t, k], index=days, columns=self.index))
+                        for k, name in enumerate(self.ids))
+        return {"asset_returns": pd.DataFrame(self.returns[:t], index=days, columns=self.index), "sleeves": sleeves}
+
+    def snapshot(self, t: int, positions: pd.Series, history: Any, sleeves: tuple[Sleeve, ...] | None = None) -> Snapshot:
+        """The snapshot of session `t`."""
+        day = pd.Timestamp(self.dates[t])
+        now = sleeves or tuple(Sleeve(id=name, weights=pd.Series(self.targets[t - 1, k], index=self.index))
+                               for k, name in enumerate(self.ids))
+        return Snapshot(session=day, slot="15:30", decided_at=day.tz_localize("UTC") + pd.Timedelta(hours=20),
+                        asset_returns=history, sleeves=now, equity=5e6, positions=positions, instruments=self.instruments)
+
+
+def warm(feed: Feed, days: int, skip: int) -> tuple[float, float, pd.Series]:
+    """Median and 90th percentile of a decision plus `History.append`, and the first decision's exposures."""
+    pil, history, spent = PortfolioIntegrator(PILConfig()), feed.history(BARS), []
+    positions, first = pd.Series(0.0, index=feed.index), pd.Series(dtype=float)
+    for i in range(days):
+        t = BARS + i
+        snapshot = feed.snapshot(t, positions, history)
+        began = time.perf_counter()
+        decision = pil.build_target_book(snapshot)
+        history.append(feed.dates[t], feed.returns[t], feed.targets[t])
+        spent.append(time.perf_counter() - began)
+        positions, first = decision.notionals, decision.exposures if i == 0 else first
+    return statistics.median(spent[skip:]), float(np.quantile(spent[skip:], 0.9)), first
+
+
+def live_step(quick: bool) -> list[Row]:
+    """K = 12 with 50 and with 3,000 symbols."""
+    rows = []
+    for m, days, limit in ((50, 60 if quick else 300, 1e-3), (3000, 15 if quick else 60, 15e-3)):
+        feed = Feed(12, m, days + 1)
+        median, slow, exposures = warm(feed, days, skip=5 if quick else 20)
+        frames = feed.frames(BARS)
+        began = time.perf_counter()
+        history_from_frames(frames["asset_returns"], frames["sleeves"], pd.Timestamp(feed.dates[BARS]), feed.symbols)
+        align = time.perf_counter() - began
+        flat = pd.Series(0.0, index=feed.index)
+        cold = PortfolioIntegrator(PILConfig()).build_target_book(
+            feed.snapshot(BARS, flat, frames["asset_returns"], frames["sleeves"]))
+        case = f"K=12 M={m}"
+        rows += [Row(job="live step", case=f"{case}, warm, append included", ours_s=median, goal=f"< {limit * 1e3:g} ms",
+                     met=median < limit, difference=gap(cold.exposures, exposures),
+                     compares="exposures of the first session, aligned history against pandas frames",
+                     note=f"90th percentile {slow * 1e3:.2f} ms over {days} sessions"),
+                 Row(job="live step", case=f"{case}, align {BARS} bars from frames", ours_s=align,
+                     note="once at start-up, or when symbols or sleeves change")]
+    return rows
