@@ -35,7 +35,8 @@ class Row:
         return None if self.peer_s is None else self.peer_s / self.ours_s
 
 
-def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int, inner: Mapping[str, int] | None = None) -> dict[str, float]:
+def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int,
+              inner: Mapping[str, int] | None = None) -> dict[str, float]:
     """Median seconds of one call of each contender; `inner` calls make one sample."""
     names, repeats = list(contenders), dict(inner or {})
     for call in contenders.values():

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 from harness import Row, gap
+
 from pil_research.config import PILConfig
 from pil_research.estimate import History
 from pil_research.integrator import PortfolioIntegrator, history_from_frames

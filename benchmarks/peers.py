@@ -31,16 +31,17 @@ def riskfolio_hrp() -> HRP | None:
 
 
 def skfolio_hrp() -> HRP | None:
-    """Single linkage, everything else as it comes; fitted on an array, which is its fastest way."""
+    """Single linkage, everything else as it comes; fitted on an array, its fastest way."""
     try:
         from skfolio.cluster import HierarchicalClustering, LinkageMethod
         from skfolio.optimization import HierarchicalRiskParity
+        from skfolio.seriation import HierarchicalSeriation
     except ImportError:
         return None
 
     def weights(window: Floats) -> Floats:
-        model = HierarchicalRiskParity(
-            hierarchical_clustering_estimator=HierarchicalClustering(linkage_method=LinkageMethod.SINGLE))
+        tree = HierarchicalClustering(linkage_method=LinkageMethod.SINGLE)
+        model = HierarchicalRiskParity(seriation_estimator=HierarchicalSeriation(hierarchical_clustering_estimator=tree))
         return np.asarray(model.fit(window).weights_)
 
     return weights

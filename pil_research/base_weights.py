@@ -73,12 +73,17 @@ class BaseWeights:
         """All rows from `first` on, for the members in `masks` (rows, K); grouped by equal members."""
         self._first, self._masks = first, masks
         n = len(masks)
-        covs = {i: np.stack([sleeve_cov(self.est, i, first + r) for r in range(n)]) for i in {c[0] for c in self.combos}}
+        covs = {i: np.stack([sleeve_cov(self.est, i, first + r, masks[r]) for r in range(n)])
+                for i in {c[0] for c in self.combos}}
         asked = [allocate_members(covs[c[0]], masks, c) for c in self.combos]
         self._weights, self._rungs = np.stack([w for w, _ in asked]), np.stack([g for _, g in asked])
 
     def at(self, row: int, active: Bools) -> Bases:
         """The bases of every configuration for its `active` (C, K) members, from row `row`."""
+        if not active.shape[1]:  # no sleeves: nothing to weigh
+            n = len(active)
+            return Bases(np.zeros((n, 0)), np.zeros(n, dtype=np.int64), np.zeros((n, 0)), np.full(n, np.nan), (-1, -1),
+                         np.zeros((0, 0)))
         r = row - self._first
         if 0 <= r < len(self._masks) and (active == self._masks[r]).all():
             weights, rungs = self._weights[:, r], self._rungs[:, r]
@@ -87,13 +92,13 @@ class BaseWeights:
         same = len(active) == 1 or bool((active == active[0]).all())
         for mask in active[:1] if same else np.unique(active, axis=0):
             at = slice(None) if same else np.flatnonzero((active == mask).all(axis=1))
-            asked = [allocate_members(sleeve_cov(self.est, c[0], row)[None], mask, c) for c in self.combos]
+            asked = [allocate_members(sleeve_cov(self.est, c[0], row, mask)[None], mask, c) for c in self.combos]
             table, steps = np.stack([w[0] for w, _ in asked]), np.array([g[0] for _, g in asked])
             weights[at], rungs[at], cross[at] = table[self.pick[at]], steps[self.pick[at]], table[self.cross[at]]
         return self._bases(row, weights, rungs, cross, active)
 
     def _bases(self, row: int, weights: Floats, rungs: Ints, cross: Floats, active: Bools) -> Bases:
-        corr = correlation(sleeve_cov(self.est, self.combos[0][0], row))
+        corr = correlation(sleeve_cov(self.est, self.combos[0][0], row, active[0]))
         rho, i, j = closest_pair(corr, active[0])
         return Bases(weights, rungs, cross, np.full(len(active), rho), (int(i), int(j)), corr)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from .config import PILConfig
@@ -141,6 +140,7 @@ class History:
         self._since, self._ever = np.zeros(len(self.symbols)), np.zeros(len(self.symbols), dtype=bool)
         given = np.full((len(dates), len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns
         self._hash = hashlib.sha256(repr((self.symbols, self.sleeve_ids)).encode())
+        self._digests: list[str] = []
         self._extend(np.asarray(returns, dtype=float), np.asarray(targets, dtype=float), dates, given)
 
     def append(self, date: np.datetime64, returns: Floats, targets: Floats, sleeve_returns: Floats | None = None) -> None:
@@ -160,6 +160,10 @@ class History:
         """SHA-256 of everything in it; the same whether rows came at once or one by one."""
         return self._hash.hexdigest()
 
+    def digest_at(self, row: int) -> str:
+        """SHA-256 of the rows up to and including `row`."""
+        return self._digests[row]
+
     def _extend(self, returns: Floats, targets: Floats, dates: NDArray[np.datetime64], given: Floats) -> None:
         a, b, rows = self.n, self.n + len(dates), self._rows
         gap, self._since, self._ever = _spans(np.isfinite(returns), self._since, self._ever)
@@ -172,6 +176,7 @@ class History:
         for i in range(a, b):
             for name in ("dates", "returns", "target", "published", "given"):
                 self._hash.update(rows[name][i])
+            self._digests.append(self._hash.hexdigest())
         self.n = b
 
     def __getattr__(self, name: str) -> Any:
@@ -248,8 +253,8 @@ class Estimator:
         self.n = 0
         self._rows: dict[str, NDArray[Any]] = {}
         self._scaled_from = np.full(len(history.sleeve_ids), -1)
-        self._covs: dict[int, tuple[int, Floats]] = {}
-        self._last_cov: dict[int, tuple[int, Floats]] = {}
+        self._covs: dict[int, tuple[int, Bools, Floats]] = {}
+        self._last_cov: dict[int, tuple[tuple[int, bytes], Floats]] = {}
         self._risk: tuple[int, AssetRisk] | None = None
         self.update()
 
@@ -305,7 +310,7 @@ class Estimator:
     def _store_skill(self, a: int, n: int) -> None:
         on, step, _, _, _ = self.settings.tilt
         h, k = self.history, self.settings.risk
-        if not on:
+        if not on or not h.sleeve_ids:
             self._put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
             return
         self._put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
@@ -313,28 +318,39 @@ class Estimator:
         self._put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], self._rows["sd"][c:n], step=step,
                                         ends=np.arange(a - c, n - c)))
 
-# %% ../nbs/09_estimate.ipynb #3a2fbb82
-def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints | None = None) -> Floats:
-    window = s.window if s.window else None
-    return rolling_covariance(x, window, s.half_life, s.target, min_overlap=s.min_overlap,
-                              delta_scale=s.intensity_scale, annualise=252.0, ends=ends)
+# %% ../nbs/09_estimate.ipynb #42765172
+def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints, members: Bools) -> Floats:
+    """(D, K, K) over the members only: an outsider's returns must not move their shrinkage; NaN elsewhere."""
+    out, on = np.full((len(ends), x.shape[1], x.shape[1]), np.nan), np.flatnonzero(members)
+    if len(on):
+        out[:, on[:, None], on] = rolling_covariance(
+            x[:, on], s.window if s.window else None, s.half_life, s.target, min_overlap=s.min_overlap,
+            delta_scale=s.intensity_scale, annualise=252.0, ends=ends)
+    return out
 
 
-def precompute(est: Estimator, first: int) -> None:
-    """Covariances of all rows from `first` on, for every set of the estimator, in one pass each."""
+def precompute(est: Estimator, first: int, masks: Bools) -> None:
+    """Covariances of the members in `masks` (rows, K) for all rows from `first` on, one pass a set and membership."""
     for i, s in enumerate(est.sets):
-        est._covs[i] = (first, _sleeve_cov(est.rows("scaled"), s, np.arange(first, est.n)))
+        covs = np.empty((len(masks), masks.shape[1], masks.shape[1]))
+        for mask in np.unique(masks, axis=0):
+            at = np.flatnonzero((masks == mask).all(axis=1))
+            covs[at] = _sleeve_cov(est.rows("scaled"), s, first + at, mask)
+        est._covs[i] = (first, masks, covs)
 
 
-def sleeve_cov(est: Estimator, i: int, row: int) -> Floats:
-    """Covariance set `i` from the rows up to and including `row`: (K, K), annualised."""
-    if i in est._covs and est._covs[i][0] <= row < est._covs[i][0] + len(est._covs[i][1]):
-        return np.asarray(est._covs[i][1][row - est._covs[i][0]])
-    if est._last_cov.get(i, (-1, None))[0] != row:
+def sleeve_cov(est: Estimator, i: int, row: int, members: Bools | None = None) -> Floats:
+    """Covariance set `i` of the `members` (K,) from the rows up to and including `row`: (K, K), annualised."""
+    mask = np.ones(len(est.history.sleeve_ids), dtype=bool) if members is None else np.asarray(members, dtype=bool)
+    first, masks, covs = est._covs.get(i, (0, mask[None, :][:0], np.empty(0)))
+    if 0 <= row - first < len(masks) and (masks[row - first] == mask).all():
+        return np.asarray(covs[row - first])
+    asked = (row, mask.tobytes())
+    if i not in est._last_cov or est._last_cov[i][0] != asked:
         s = est.sets[i]
         a = 0 if s.window == 0 else np.maximum(row + 1 - s.window, 0)
         x = est.rows("scaled")[a:row + 1]
-        est._last_cov[i] = (row, np.asarray(_sleeve_cov(x, s, np.array([len(x) - 1]))[0]))
+        est._last_cov[i] = (asked, _sleeve_cov(x, s, np.array([len(x) - 1]), mask)[0])
     return est._last_cov[i][1]
 
 # %% ../nbs/09_estimate.ipynb #42c19ba7
@@ -351,7 +367,7 @@ def asset_risk(est: Estimator, row: int) -> AssetRisk:
 def skill_z(est: Estimator, row: int) -> Floats:
     """z of the rank ICs of the steps that end at `row`, `row` - 21, ... within the window."""
     on, step, half_life, window, min_steps = est.settings.tilt
-    if not on:
+    if not on or not est.history.sleeve_ids:
         return np.zeros(len(est.history.sleeve_ids))
     ends = np.arange(row, np.maximum(row - window, step - 1), -step)[::-1]
     z, _ = skill_from_steps(est.rows("ic")[ends].T, step=step, half_life=half_life, min_steps=min_steps)
@@ -366,7 +382,8 @@ def _observe(est: Estimator, row: int) -> Liveness:
     live = check_liveness(est.rows("returns")[a:row + 1], est.rows("vol")[row], s.vol_floor,
                           min_observations=s.min_observations, frozen_bars=s.frozen_bars, frozen_prices=stuck)
     missing = (live.observed == OBS_OK) & ~h.published[row]
-    codes = np.where(h.known[row], np.where(missing, OBS_MISSING, live.observed), OBS_ABSENT)
+    seen = h.known[row] | np.isfinite(h.given[a:row + 1]).any(axis=0)  # a caller may track returns without targets
+    codes = np.where(seen, np.where(missing, OBS_MISSING, live.observed), OBS_ABSENT)
     return Liveness(codes.astype(np.int8), live.reason)
 
 

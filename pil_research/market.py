@@ -124,6 +124,7 @@ class Market:
     primary: Ints | None  # (M,) None when there is no wrapper
     multiple: Floats  # (M,)
     multiplier: Floats  # (M,) value of one contract per unit of price, NaN when unknown
+    kinds: NDArray[np.str_]  # (M,) future, etf or other; "" where the caller did not say
     funded: Bools  # (M,) bought with cash (not a future)
     allows_nonpositive: Bools  # (M,)
     assumed: Bools  # (M,)
@@ -151,7 +152,8 @@ class Market:
             impact=numbers["impact_y"] * impact, assumed_impact=numbers["impact_bps"] / 1e4, adv=numbers["adv_usd"],
             primary=None if (primary == np.arange(len(primary))).all() else primary,
             multiple=numbers["exposure_multiple"], multiplier=numbers["multiplier"],
-            funded=(table["kind"] != "future").to_numpy(), assumed=table["assumed"].to_numpy(dtype=bool),
+            kinds=_given_kinds(instruments, symbols), funded=(table["kind"] != "future").to_numpy(),
+            assumed=table["assumed"].to_numpy(dtype=bool),
             allows_nonpositive=table["allows_nonpositive_price"].to_numpy(dtype=bool), known=known)
 
 # %% ../nbs/20a_market.ipynb #2e01b536
@@ -165,6 +167,13 @@ def _table_for(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> tupl
     table = given.reindex(list(symbols))
     table["asset_class"] = table["asset_class"].where(table["asset_class"].notna(), "unclassified")
     return complete_instruments(table).loc[list(symbols)], known
+
+
+def _given_kinds(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> NDArray[np.str_]:
+    """The kind of each symbol as the caller gave it."""
+    if instruments is None or "kind" not in instruments:
+        return np.full(len(symbols), "", dtype=np.str_)
+    return np.array([str(k) if isinstance(k, str) else "" for k in instruments["kind"].reindex(list(symbols))], dtype=np.str_)
 
 
 def _check_kinds(table: pd.DataFrame) -> None:

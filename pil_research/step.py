@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,6 +87,7 @@ class StepInputs:
     primary: Ints | None = None  # (M,) index of the primary of a wrapper
     multiple: Floats | None = None  # (M,)
     lot: Floats | None = None  # (C, M) one lot as a fraction of equity, 0 where fractional
+    no_vehicle: Bools | None = None  # (M,) the tier has no vehicle for it: target 0
     fixed_tier: bool = False  # the tier of the first session stays
     sleeves_absent: bool = False
     re_arm: bool = False
@@ -112,6 +113,7 @@ class StepState:
     killed: Bools  # (C, K) sleeves killed at the last decision
     drawdown: drawdown.DrawdownState
     tier: Ints  # (C,) -1 before the first decision
+    tier_since: Ints  # (C,) session of the last change of tier
     haircut: Floats  # (C,) m times throttle of the last decision
     limits: Floats  # (C, 4) effective name, cluster, net, gross cap of the last decision
     bound: Bools  # (C, len(BINDING)) what bound at the last decision
@@ -130,7 +132,7 @@ def initial_state(n: int, k: int, m: int, equity: Floats | float) -> StepState:
         allocated=np.zeros(n, dtype=bool), allocated_session=np.full(n, -1), sleeve_state=np.zeros((n, k), dtype=np.int8),
         missed=np.zeros((n, k), dtype=np.int64), entry_share=zero, joined=np.full((n, k), -1), killed=none,
         drawdown=drawdown.DrawdownState.initial(np.broadcast_to(np.asarray(equity, dtype=float), (n,)).copy(), (n,)),
-        tier=np.full(n, -1), haircut=np.ones(n), limits=np.full((n, 4), np.inf),
+        tier=np.full(n, -1), tier_since=np.full(n, SEASONED), haircut=np.ones(n), limits=np.full((n, 4), np.inf),
         bound=np.zeros((n, len(BINDING)), dtype=bool), exposures=np.zeros((n, m)))
 
 # %% ../nbs/20_step.ipynb #86720a61
@@ -193,6 +195,7 @@ class StepDecision:
     rung: Ints
     divergence: Floats
     tier: Ints
+    tier_since: Ints
     limits: Floats
     read: Any  # GovernorRead
     states: NDArray[np.int8]
@@ -334,8 +337,9 @@ def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats
     scaled_unit = e.scale[:, None] * e.unit * e.risk.known
     if x.primary is not None and x.multiple is not None:
         scaled_unit = assembly.fold_wrappers(scaled_unit, x.primary, x.multiple)
-    if x.killed_symbols is not None:
-        scaled_unit = scaled_unit * ~x.killed_symbols
+    for out in (x.killed_symbols, x.no_vehicle):
+        if out is not None:
+            scaled_unit = scaled_unit * ~out
     netted = assembly.assemble_book(ramped, scaled_unit, np.ones(len(e.unit)))
     ex_ante = np.sqrt(252.0 * e.risk.variance(netted.book))
     allocated = (ramped * ~e.flat).sum(axis=-1)
@@ -557,7 +561,8 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
     alarms = _alarms(p, s, x, terms, st, weights, book, read, trades, bound)
     limits = np.stack([terms.name, terms.cluster, terms.net, terms.gross], axis=-1)
     after = _next_state(s, x, st, weights, governor, terms, read, book, trades, bound, killed, limits)
-    return _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, alarms), after
+    decision = _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, alarms)
+    return replace(decision, tier_since=after.tier_since), after
 
 # %% ../nbs/20_step.ipynb #5f4e4cfa
 def _check_last_line(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: _Book, t: _Trades) -> None:
@@ -578,6 +583,7 @@ def _next_state(s: StepState, x: StepInputs, st: sleeves.SleeveStates, w: _Weigh
         members=np.where(did[:, None], st.members & ~killed, s.members), allocated=s.allocated | did,
         allocated_session=np.where(did, x.session, s.allocated_session), sleeve_state=st.state, missed=st.missed,
         entry_share=st.entry_share, joined=w.joined, killed=np.array(killed), drawdown=governor, tier=terms.tier,
+        tier_since=np.where((terms.tier != s.tier) & (s.tier >= 0), x.session, s.tier_since),
         haircut=read.multiplier * book.throttle, limits=limits, bound=bound, exposures=t.final, session=x.session)
 
 # %% ../nbs/20_step.ipynb #cca76ee0
@@ -593,5 +599,6 @@ def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, 
         final_vol=t.final_vol, leverage=book.vol.leverage, vol_target=terms.vol_target, goal=book.vol.goal,
         governor=read.multiplier, throttle=book.throttle, kelly=p.sizing.kelly, risk_ratio=t.k, held_scale=t.held_scale,
         trade_cost=t.cost, crossing_saved=book.crossing, cash=w.cash, rung=w.rung, divergence=w.divergence,
-        tier=terms.tier, limits=limits, read=read, states=st.state, bound=bound, hold=hold, reduce_only=reduce_only,
+        tier=terms.tier, tier_since=terms.tier, limits=limits, read=read, states=st.state, bound=bound, hold=hold,
+        reduce_only=reduce_only,
         alarms=alarms)

@@ -16,11 +16,12 @@ from scipy.special import ndtr
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['Floats', 'Ints', 'average_ranks', 'step_ic', 'all_step_ics', 'skill_from_steps', 'skill_scores']
+__all__ = ['Floats', 'Ints', 'Bools', 'average_ranks', 'step_ic', 'all_step_ics', 'skill_from_steps', 'skill_scores']
 
 # %% ../../nbs/06_skill.ipynb #2fafcf5f
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 def _group_ranks(ordered: NDArray[np.generic]) -> Floats:
@@ -60,64 +61,118 @@ def average_ranks(values: ArrayLike) -> Floats:
 # %% ../../nbs/06_skill.ipynb #ffc5c346
 _UNIT = 1e12  # weights are compared as whole numbers of 1e-12
 _BLOCK = 256  # rows whose weights are coded together
+_FEW = 8  # windows below which coding does not pay
 
 
 def _unit_weights(weights: Floats) -> Ints:
     """Unit-gross weights in units of 1e-12; 0 where there is no position or no target."""
     gross = np.abs(weights).sum(axis=-1, keepdims=True)
-    unit = np.divide(weights, gross, out=np.zeros_like(weights), where=gross > 1e-12)
-    return np.where(np.isnan(unit), 0.0, np.rint(unit * _UNIT)).astype(np.int64)
+    held = gross > 1e-12
+    unit = weights / np.where(held, gross, 1.0)
+    unit *= _UNIT
+    np.rint(unit, out=unit)
+    if not held.all():
+        unit[~held[..., 0]] = 0.0
+    return unit.astype(np.int64)
 
 
-def _valid_ranks(order: Ints, values: Floats, valid: NDArray[np.bool_]) -> Floats:
-    """Average ranks (D, K, N) of values (D, N) among each sleeve's valid entries; both in the order of values."""
-    ordered = np.take_along_axis(values, order, axis=1)
-    n = ordered.shape[1]
-    count = np.zeros((*valid.shape[:2], n + 1), dtype=np.int32)
-    np.cumsum(valid, axis=2, dtype=np.int32, out=count[:, :, 1:])
-    tied = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < np.inf)
-    if not tied.any():
-        return count[:, :, 1:].astype(np.float64)
-    place = np.arange(n)
-    first, last = np.zeros_like(order), np.full_like(order, n - 1)
-    first[:, 1:] = np.where(tied, 0, place[1:])
-    last[:, :-1] = np.where(tied, n - 1, place[:-1])
-    first = np.maximum.accumulate(first, axis=1)
-    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-    below = np.take_along_axis(count, first[:, None, :], axis=2)
-    upto = np.take_along_axis(count, last[:, None, :] + 1, axis=2)
-    return np.asarray(0.5 * (below + upto + 1))
+def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[NDArray[np.int32], Floats, Floats]:
+    """Doubled average ranks of n rising `values` among each sleeve's valid entries (K, n), or one row for all.
 
-# %% ../../nbs/06_skill.ipynb #99b3836b
-def _rank_correlation(codes: NDArray[np.signedinteger[Any]], returns: Floats) -> Floats:
-    """Spearman (D, K) of weights coded as integers (D, K, N) with returns (D, N); 0 and NaN are absent."""
-    d, k, n = codes.shape
-    bits, kind = int(n).bit_length(), codes.dtype.type
-    absent = np.isnan(returns)
-    came = np.where(absent, np.inf, returns)  # NaN would take the slow sort
-    order = came.argsort(axis=1)
-    u = np.stack([np.take(codes[i], order[i], axis=1) for i in range(d)])  # every sleeve in the order of returns
-    u *= np.take_along_axis(~absent, order, axis=1)[:, None, :]
-    valid = u != 0
-    counts = valid.sum(axis=2).reshape(d * k, 1)
-    middle = 0.5 * (counts + 1)
-    theirs = np.where(valid, _valid_ranks(order, came, valid), 0.0).reshape(d * k, n)
-    theirs -= middle * valid.reshape(d * k, n)
-    key = np.where(valid, (u << kind(bits)) | np.arange(n, dtype=kind), np.iinfo(kind).max).reshape(d * k, n)
+    Also the number of entries and the sum of t^3 - t over ties of t entries, (K,) or (1,).
+    """
+    n = len(values)
+    count = np.arange(n + 1, dtype=np.int32)[None]
+    if not valid.all():
+        count = np.zeros((len(valid), n + 1), dtype=np.int32)
+        np.cumsum(valid, axis=1, dtype=np.int32, out=count[:, 1:])
+    ranks, total = 2 * count[:, 1:], count[:, -1].astype(np.float64)
+    new = values[1:] != values[:-1]
+    if new.all():
+        return ranks, total, np.zeros(1)
+    head = np.flatnonzero(np.concatenate(([True], new)))
+    size = np.diff(head, append=n)
+    head, size = head[size > 1], size[size > 1]
+    below, upto = count[:, head], count[:, head + size]
+    at = np.repeat(head + size - np.cumsum(size), size) + np.arange(size.sum())
+    ranks[:, at] = np.repeat(below + upto + 1, size, axis=1)
+    t = (upto - below).astype(np.float64)
+    return ranks, total, (t * (t * t - 1.0)).sum(axis=1)
+
+# %% ../../nbs/06_skill.ipynb #8451261e
+def _window_ics(codes: NDArray[Any], values: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Spearman (K,) of weights coded as integers (K, n), 0 = none, with rising `values` (n,); and the entries."""
+    k, n = codes.shape
+    kind, bits = codes.dtype.type, (2 * n).bit_length()
+    valid = codes != 0
+    ranks, count, less = _return_ranks(valid, values)
+    key = codes << kind(bits)
+    key |= ranks
+    if len(ranks) > 1:
+        np.putmask(key, ~valid, kind((np.iinfo(kind).max >> bits) << bits))  # last, with rank 0
     key.sort(axis=1)
-    ours = np.where(np.arange(n) < counts, _group_ranks(key >> kind(bits)) - middle, 0.0)
-    place = np.minimum(key & kind((1 << bits) - 1), n - 1) + n * np.arange(d * k)[:, None]
-    scale = np.sqrt(np.vecdot(ours, ours) * np.vecdot(theirs, theirs))
-    out = np.full(d * k, np.nan)
-    np.divide(np.vecdot(ours, theirs.take(place)), scale, out=out, where=scale > 0.0)
-    return out.reshape(d, k)
+    theirs = (key & kind((1 << bits) - 1)).astype(np.float64)
+    key >>= kind(bits)
+    head = np.ones((k, n), dtype=np.bool_)
+    np.not_equal(key[:, 1:], key[:, :-1], out=head[:, 1:])
+    count = np.broadcast_to(count, k)
+    cross, spread = theirs @ np.arange(2.0, 2 * n + 1, 2.0), count * (count * count - 1.0)
+    own = spread.copy()
+    tied = np.flatnonzero(np.count_nonzero(head, axis=1) - (count < n) < count)
+    if len(tied):
+        cross[tied], ties = _tied_sums(theirs[tied], head[tied], count[tied])
+        own[tied] -= ties
+    scale = np.sqrt((own / 3.0) * ((spread - less) / 3.0))
+    out = np.full(k, np.nan)
+    np.divide(cross - count * np.square(count + 1.0), scale, out=out, where=scale > 0.0)
+    return out, count
 
 
-def _step_ics(units: NDArray[np.signedinteger[Any]], returns: Floats, n_symbols: int) -> Floats:
-    """IC (D, K) of windows (D, K, S * M); NaN with fewer than three names."""
-    pairs = (units != 0) & ~np.isnan(returns)[:, None, :]
-    names = pairs.reshape(*units.shape[:2], -1, n_symbols).any(axis=2).sum(axis=2)
-    return np.where(names >= 3, _rank_correlation(units, returns), np.nan)
+def _tied_sums(theirs: Floats, head: Bools, count: Floats) -> tuple[Floats, Floats]:
+    """Sums (R,) of doubled ranks times doubled ranks, and of t^3 - t, where `head` (R, n) begins each tie."""
+    rows, n = theirs.shape
+    at = np.flatnonzero(head)
+    row = at // n
+    first = at - n * row
+    size = np.diff(at, append=rows * n).astype(np.float64)
+    cross = np.bincount(row, np.add.reduceat(theirs.ravel(), at) * (2.0 * first + size + 1.0), rows)
+    size[first >= count[row]] = 0.0  # no position
+    return cross, np.bincount(row, size * (size * size - 1.0), rows)
+
+# %% ../../nbs/06_skill.ipynb #dada532b
+def _ics_in_block(codes: NDArray[Any], scaled: Floats, at: Ints, step: int) -> Floats:
+    """IC (D, K) of windows of `step` rows from `at`; codes (K, rows * M), scaled returns (rows, M), NaN absent."""
+    m = scaled.shape[1]
+    n, bits = step * m, (step * m).bit_length()
+    came = _numbered(scaled.reshape(-1))
+    kind = np.int32 if int(came.max()).bit_length() + bits < 32 else np.int64
+    keys = sliding_window_view(came, n)[at * m].astype(kind)
+    keys <<= kind(bits)
+    keys |= np.arange(n, dtype=kind)
+    keys.sort(axis=1)
+    out = np.full((len(at), len(codes)), np.nan)
+    for i, a in enumerate(at.tolist()):
+        values = keys[i] >> kind(bits)
+        here = int(np.searchsorted(values, 1))
+        if here < n:
+            places = (keys[i, here:] & kind((1 << bits) - 1)).astype(np.intp)
+            ics, count = _window_ics(codes.take(places + a * m, axis=1), values[here:])
+            few = np.flatnonzero(count <= 2 * step)  # more pairs than that are at least three names
+            if len(few):
+                pairs = (codes[few, a * m:a * m + n] != 0) & (came[a * m:a * m + n] != 0)
+                ics[few[pairs.reshape(len(few), step, m).any(axis=1).sum(axis=1) < 3]] = np.nan
+            out[i] = ics
+    return out
+
+
+def _numbered(values: Floats) -> Ints:
+    """Values (L,) as 1, 2, ... in rising order, equal ones alike; 0 where not finite."""
+    order = values.argsort()[:np.count_nonzero(np.isfinite(values))]
+    new = np.ones(len(order), dtype=np.int64)
+    new[1:] = values[order[1:]] != values[order[:-1]]
+    out = np.zeros(len(values), dtype=np.int64)
+    out[order] = np.cumsum(new)
+    return out
 
 # %% ../../nbs/06_skill.ipynb #692bb7d0
 def step_ic(weights: ArrayLike, scaled_returns: ArrayLike) -> Floats:
@@ -148,9 +203,9 @@ def step_ic(weights: ArrayLike, scaled_returns: ArrayLike) -> Floats:
     if w.ndim != 3 or r.shape != (w.shape[0], w.shape[2]) or np.isinf(w).any():
         raise InputError(f"weights must be finite (S, K, M) and scaled_returns (S, M), got {w.shape} and {r.shape}",
                          code="BAD_SHAPE", field="weights", value=w.shape, limit="(S, K, M)")
-    units = np.ascontiguousarray(_unit_weights(w).swapaxes(0, 1)).reshape(1, w.shape[1], -1)
-    flat = np.where(np.isfinite(r), r, np.nan).reshape(1, -1)
-    return np.asarray(_step_ics(units, flat, w.shape[2])[0])
+    codes = _unit_weights(np.ascontiguousarray(w.swapaxes(0, 1))).reshape(w.shape[1], -1)
+    flat = np.where(np.isfinite(r), r, np.nan)
+    return np.asarray(_ics_in_block(codes, flat, np.zeros(1, dtype=np.int64), len(w))[0])
 
 # %% ../../nbs/06_skill.ipynb #e8c9edc9
 def all_step_ics(targets: ArrayLike, returns: ArrayLike, sd: ArrayLike, step: int = 21, *,
@@ -201,29 +256,27 @@ def _ics_at(w: Floats, r: Floats, s: Floats, at: Ints, step: int) -> Floats:
     for first in range(0, len(at), _BLOCK):
         rows = at[first:first + _BLOCK]
         low, high = int(rows.min()), int(rows.max()) + step
-        parts.append(_block_ics(w[low:high], scaled[low:high], rows - low, step))
+        codes = _unit_weights(np.ascontiguousarray(w[low:high].swapaxes(0, 1))).reshape(w.shape[1], -1)
+        if len(rows) > _FEW:
+            codes = _small_codes(codes, step * w.shape[2])
+        parts.append(_ics_in_block(codes, scaled[low:high], rows - low, step))
     return np.concatenate(parts)
 
 
-def _block_ics(w: Floats, scaled: Floats, at: Ints, step: int) -> Floats:
-    """As `_ics_at` for one block of rows."""
-    m, k = w.shape[2], w.shape[1]
-    codes = _small_codes(np.ascontiguousarray(_unit_weights(w).swapaxes(0, 1)).reshape(k, -1), step * m)
-    held = sliding_window_view(codes, step * m, axis=1)[:, ::m].swapaxes(0, 1)
-    came = sliding_window_view(scaled.reshape(-1), step * m)[::m]
-    chunk = max(1, (1 << 15) // (step * m * k))
-    return np.concatenate([_step_ics(held[at[i:i + chunk]], came[at[i:i + chunk]], m)
-                           for i in range(0, len(at), chunk)])
-
-
-def _small_codes(units: Ints, n: int) -> NDArray[np.signedinteger[Any]]:
-    """Weights (K, L) as 32-bit integers of the same order, where order and place fit; 0 stays 0."""
-    values, codes = np.unique(units, return_inverse=True)
-    if int(len(values) + 1).bit_length() + int(n).bit_length() > 31:
+def _small_codes(units: Ints, n: int) -> NDArray[Any]:
+    """Weights (K, L) as 32-bit integers of the same order, where code and rank of n fit; 0 stays 0."""
+    k, size = units.shape
+    bits = size.bit_length()
+    if bits + (2 * n).bit_length() > 31:
         return units
-    small = (codes + 1).astype(np.int32).reshape(units.shape)
-    small[units == 0] = 0
-    return small
+    key = (units << bits) | np.arange(size)
+    key.sort(axis=1)
+    new = np.ones((k, size), dtype=np.int32)
+    new[:, 1:] = (key[:, 1:] >> bits) != (key[:, :-1] >> bits)
+    codes = np.empty((k, size), dtype=np.int32)
+    np.put_along_axis(codes, key & ((1 << bits) - 1), np.cumsum(new, axis=1, dtype=np.int32), axis=1)
+    codes[units == 0] = 0
+    return codes
 
 # %% ../../nbs/06_skill.ipynb #b95bb633
 def skill_from_steps(ics: ArrayLike, *, step: int = 21, half_life: float = 63.0,

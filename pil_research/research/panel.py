@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..market import KINDS, complete_instruments
+from ..market import KINDS
 from ..types import REGIME_LABELS, ROLES, InputError, check_name
 
 # %% auto #0

@@ -123,7 +123,9 @@ def _promotions(panel: Panel, dates: NDArray[np.datetime64]) -> tuple[NDArray[np
             codes[:start, j] = OBS_ABSENT
             days[:, j] = np.arange(len(dates)) - start
         if pd.notna(row["demoted_on"]):
-            codes[int(np.searchsorted(dates, np.datetime64(pd.Timestamp(row["demoted_on"]).date()))):, j] = OBS_DEMOTED
+            out = int(np.searchsorted(dates, np.datetime64(pd.Timestamp(row["demoted_on"]).date())))
+            again = pd.notna(row["promoted_on"]) and row["demoted_on"] < row["promoted_on"]
+            codes[out: start if again else None, j] = OBS_DEMOTED
     return codes, days
 
 
@@ -240,10 +242,10 @@ class _Group:
     def prepare(self, first: int) -> None:
         """Everything that does not depend on decisions, for all rows from `first` - 1 on."""
         row = first - 1
-        precompute(self.est, row)
         forced = self.prepared.observed[first:]
         member = np.isfinite(self.est.rows("vol")[row:]) & self.prepared.history.known[row:]
         member[: len(forced)] &= forced < 0
+        precompute(self.est, row, member)
         self.bases.precompute(row, member)
 
     def day(self, t: int, first: int) -> None:
@@ -270,14 +272,16 @@ def _inputs(g: _Group, t: int, first: int) -> StepInputs:
     q, row = g.prepared, t - 1
     est = estimate(g.est, row)
     forced = q.observed[t]
-    week = t == first or q.history.dates[t].astype("datetime64[W]") != q.history.dates[row].astype("datetime64[W]")
+    monday = q.history.dates[[row, t]].astype(np.int64) + 3  # 1970-01-01 was a Thursday
+    week = t == first or monday[0] // 7 != monday[1] // 7
     lot = None if q.lots is None else q.lots[row] / g.equity[:, None]
     return StepInputs(
         session=t, new_session=True, allocate=np.ones(len(g.tracks), dtype=bool) if week else ~g.weekly, estimates=est,
         observed=np.where(forced >= 0, forced, est.observed).astype(np.int8), bases=lambda a: g.bases.at(row, a),
         equity=g.equity, flow=np.zeros(len(g.tracks)), exposures_now=g.held, roles=q.roles, capacity=q.capacity,
         days=q.days[t], regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]),
-        clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row], impact=q.market.impact, adv=q.market.adv,
+        clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row],
+        impact=q.market.impact * g.params.turnover.impact[:, None], adv=q.market.adv,
         assumed_impact=q.market.assumed_impact, primary=q.market.primary,
         multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic)
 
@@ -379,10 +383,11 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     for t in show(range(a, b), b - a):
         for g in groups:
             g.day(t, a)
-    return _collect(panel, tracks, groups, a, b)
+    return _collect(panel, tracks, groups, a, b, account)
 
-# %% ../../nbs/51_walk_forward.ipynb #70363ef1
-def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a: int, b: int) -> WalkForward:
+# %% ../../nbs/51_walk_forward.ipynb #8920cff0
+def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a: int, b: int,
+             account: float) -> WalkForward:
     """Tables from the records of all groups, in the order of the tracks."""
     dates, names = panel.dates[a:b], tuple(t.name for t in tracks)
     order = [names.index(t.name) for g in groups for t in g.tracks]
@@ -396,7 +401,7 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
     first = groups[0]
     scaled = pd.DataFrame(first.est.rows("scaled")[a:b], index=dates, columns=ids)
     meta = {"kelly": float(first.params.sizing.kelly[0]), "panel": panel.name, "source": panel.source,
-            "data_fingerprint": panel.fingerprint(), "account": float(first.record["equity"][0][0]),
+            "data_fingerprint": panel.fingerprint(), "account": account,
             "config_fingerprints": {t.name: t.config.fingerprint() for t in tracks}}
     return WalkForward(dates=dates, names=names, sleeve_weights=weights, binding=binding, rungs=_rung_days(tracks, rows["rung"]),
                        sleeve_returns=scaled, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),
@@ -529,7 +534,7 @@ def snapshot_at(panel: Panel, session: Any, *, equity: float | None, positions: 
         regime=None if read is None or pd.isna(read["label"]) else RegimeRead(label=str(read["label"]),
                                                                                confidence=float(read["confidence"])))
 
-
+# %% ../../nbs/51_walk_forward.ipynb #5465f23f
 def _sleeve_at(panel: Panel, sleeve_id: str, row: int) -> Sleeve:
     """One sleeve as published up to `row`."""
     facts, targets = panel.sleeves.loc[sleeve_id], panel.targets[sleeve_id]
