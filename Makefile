@@ -45,6 +45,9 @@ lint: $(STAMP)  ## ruff and mypy --strict on the exported package
 	$(BIN)/ruff check pil_research tests benchmarks tools setup.py
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## the documentation site in _docs/html; about a minute, nothing is fetched
+	$(BIN)/python tools/build_docs.py
+
 bench: $(STAMP)  ## speed beside riskfolio-lib and skfolio, as ratios
 	$(BIN)/python benchmarks/run.py
 

@@ -104,7 +104,23 @@ class BaseWeights:
 
 # %% ../nbs/09a_base_weights.ipynb #50482737
 def allocate_members(covs: Floats, masks: Bools, combo: tuple[int, str, str, float]) -> tuple[Floats, Ints]:
-    """Weights `(n, K)` of the members in `masks` `(K,)` or `(n, K)`, zero elsewhere, and the rung used `(n,)`."""
+    """Allocate the members of each row with one method.
+
+    Parameters
+    ----------
+    covs : (n, K, K) array
+    masks : (K,) or (n, K) bool array
+        Members.
+    combo : (covariance set, method, linkage variant, sleeve cap)
+        The cap is read by ``min_variance`` only, relaxed to 1/K.
+
+    Returns
+    -------
+    weights : (n, K) array
+        Zero for those who are no members.
+    rung : (n,) int array
+        Steps down the allocation ladder.
+    """
     _, method, variant, upper = combo
     options: dict[str, Any] = {"variant": variant} if method == "hrp" else {}
     if method != "min_variance":

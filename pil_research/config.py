@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import pandas as pd
 
@@ -22,7 +22,7 @@ from .types import ConfigError
 # %% auto #0
 __all__ = ['param', 'SleevesConfig', 'CovarianceConfig', 'RiskConfig', 'AllocationConfig', 'TiltConfig', 'VolTargetConfig',
            'RegimeConfig', 'CapsConfig', 'GovernorConfig', 'KillTiersConfig', 'SizingConfig', 'TurnoverConfig',
-           'ScheduleConfig', 'LadderConfig', 'GatesConfig', 'PILConfig', 'config_table']
+           'ScheduleConfig', 'LadderConfig', 'GatesConfig', 'PILConfig', 'known_key', 'config_table']
 
 # %% ../nbs/01_config.ipynb #4d14badb
 def param(default: Any, unit: str, legal: str, section: str, doc: str) -> Any:
@@ -343,9 +343,43 @@ def _nearest(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"; nearest known key: {near[0]!r}" if near else ""
 
-# %% ../nbs/01_config.ipynb #555715f3
+# %% ../nbs/01_config.ipynb #c2301b40
+class _Tables:
+    """A configuration as nested tables: to and from plain values and TOML, changed by key, fingerprinted."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from nested mappings, refusing keys that do not exist."""
+        sections: dict[str, Any] = {name: _build_section(name, table) for name, table in values.items()}
+        return cls(**sections)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Nested plain values, tuples as lists."""
+        return {n: {f.name: _listed(getattr(getattr(self, n), f.name)) for f in fields(c)}  # type: ignore[arg-type]
+                for n, c in _SECTIONS.items()}
+
+    def to_toml(self) -> str:
+        """The configuration as TOML text that `load` reads back to an equal value."""
+        return "\n".join([f"[{n}]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in t.items())
+                          for n, t in self.to_dict().items()])
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some keys changed, named ``section.key``: ``replace(**{"allocation.method": "erc"})``."""
+        table = self.to_dict()
+        for key, value in changes.items():
+            section, _, name = key.partition(".")
+            known_key(section, name)
+            table[section][name] = value
+        return self.from_dict(table)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON of every value, as ``sha256:...``."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+# %% ../nbs/01_config.ipynb #a00aab6d
 @dataclass(frozen=True, kw_only=True)
-class PILConfig:
+class PILConfig(_Tables):
     """The configuration of the layer: one frozen section a stage.
 
     Raises
@@ -377,7 +411,7 @@ class PILConfig:
                               field="kill_tiers.no_new", value=self.kill_tiers.no_new, limit=self.governor.flat_at)
 
     @classmethod
-    def load(cls, path_toml: str | Path) -> PILConfig:
+    def load(cls, path_toml: str | Path) -> Self:
         """Read a TOML file; a table that is absent keeps its defaults."""
         try:
             with Path(path_toml).open("rb") as f:
@@ -388,49 +422,25 @@ class PILConfig:
             raise ConfigError(f"there is no configuration file {path_toml}; `pil config show` prints one to start from",
                               code="CONFIG_FILE", field="file", value=str(path_toml)) from e
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PILConfig:
-        """Build from nested mappings, refusing keys that do not exist."""
-        sections: dict[str, Any] = {name: _build_section(name, table) for name, table in values.items()}
-        return cls(**sections)
+# %% ../nbs/01_config.ipynb #46ef89a9
+def known_key(section: str, key: str | None = None) -> None:
+    """Refuse a section or key that does not exist, with the nearest one that does."""
+    if section not in _SECTIONS:
+        raise ConfigError(f"unknown section {section!r}{_nearest(section, list(_SECTIONS))}", code="CONFIG_UNKNOWN_KEY",
+                          field=section, limit=tuple(_SECTIONS))
+    known = [f.name for f in fields(_SECTIONS[section])]  # type: ignore[arg-type]
+    if key is not None and key not in known:
+        raise ConfigError(f"unknown key {section}.{key}{_nearest(key, known)}", code="CONFIG_UNKNOWN_KEY",
+                          field=f"{section}.{key}", limit=tuple(known))
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Nested plain values, tuples as lists."""
-        return {n: {f.name: _listed(getattr(getattr(self, n), f.name)) for f in fields(c)}  # type: ignore[arg-type]
-                for n, c in _SECTIONS.items()}
 
-    def to_toml(self) -> str:
-        """The configuration as TOML text that `load` reads back to an equal value."""
-        return "\n".join([f"[{n}]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in t.items())
-                          for n, t in self.to_dict().items()])
-
-    def replace(self, **changes: Any) -> PILConfig:
-        """A copy with some keys changed, named ``section.key``: ``replace(**{"allocation.method": "erc"})``."""
-        table = self.to_dict()
-        for key, value in changes.items():
-            section, _, name = key.partition(".")
-            _build_section(section, {name: value})
-            table[section][name] = value
-        return self.from_dict(table)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the canonical JSON of every value, as ``sha256:...``."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-# %% ../nbs/01_config.ipynb #d6e1cdbb
 def _build_section(name: str, table: Any) -> _Section:
     """One section from a mapping; unknown names are refused with the nearest known one."""
-    if name not in _SECTIONS:
-        raise ConfigError(f"unknown section {name!r}{_nearest(name, list(_SECTIONS))}", code="CONFIG_UNKNOWN_KEY",
-                          field=name, limit=tuple(_SECTIONS))
+    known_key(name)
     if not isinstance(table, Mapping):
         raise ConfigError(f"{name} must be a table of keys, got {table!r}", code="CONFIG_TYPE", field=name, value=table)
-    known = [f.name for f in fields(_SECTIONS[name])]  # type: ignore[arg-type]
     for key in table:
-        if key not in known:
-            raise ConfigError(f"unknown key {name}.{key}{_nearest(key, known)}", code="CONFIG_UNKNOWN_KEY",
-                              field=f"{name}.{key}", limit=tuple(known))
+        known_key(name, key)
     return _SECTIONS[name](**dict(table))
 
 

@@ -141,7 +141,7 @@ class History:
         given = np.full((len(dates), len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns
         self._hash = hashlib.sha256(repr((self.symbols, self.sleeve_ids)).encode())
         self._digests: list[str] = []
-        self._extend(np.asarray(returns, dtype=float), np.asarray(targets, dtype=float), dates, given)
+        _fill_rows(self, np.asarray(returns, dtype=float), np.asarray(targets, dtype=float), dates, given)
 
     def append(self, date: np.datetime64, returns: Floats, targets: Floats, sleeve_returns: Floats | None = None) -> None:
         """Add one bar: returns `(M,)` and the targets `(K, M)` published at its close."""
@@ -153,7 +153,7 @@ class History:
         if self.n == len(self._rows["returns"]):
             self._rows = {k: np.concatenate([v, np.zeros_like(v)]) for k, v in self._rows.items()}
         given = np.full((1, len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns[None]
-        self._extend(returns[None], targets[None], day, given)
+        _fill_rows(self, returns[None], targets[None], day, given)
 
     @property
     def digest(self) -> str:
@@ -164,27 +164,29 @@ class History:
         """SHA-256 of the rows up to and including `row`."""
         return self._digests[row]
 
-    def _extend(self, returns: Floats, targets: Floats, dates: NDArray[np.datetime64], given: Floats) -> None:
-        a, b, rows = self.n, self.n + len(dates), self._rows
-        gap, self._since, self._ever = _spans(np.isfinite(returns), self._since, self._ever)
-        carried, published, known = _carry_targets(targets, rows["target"][a - 1], rows["known"][a - 1])
-        unit, flat = unit_gross(carried)
-        block = {"dates": dates, "returns": returns, "gap": gap, "scaled": returns / np.sqrt(gap), "target": carried,
-                 "unit": unit, "flat": flat, "published": published, "known": known, "given": given}
-        for name, values in block.items():
-            rows[name][a:b] = values
-        for i in range(a, b):
-            for name in ("dates", "returns", "target", "published", "given"):
-                self._hash.update(rows[name][i])
-            self._digests.append(self._hash.hexdigest())
-        self.n = b
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._rows:
             raise AttributeError(name)
         return self._rows[name][: self.n]
 
-# %% ../nbs/09_estimate.ipynb #7453b7cb
+# %% ../nbs/09_estimate.ipynb #5379ef39
+def _fill_rows(h: History, returns: Floats, targets: Floats, dates: NDArray[np.datetime64], given: Floats) -> None:
+    """Write a block of rows behind the last one and carry the memory on."""
+    a, b, rows = h.n, h.n + len(dates), h._rows
+    gap, h._since, h._ever = _spans(np.isfinite(returns), h._since, h._ever)
+    carried, published, known = _carry_targets(targets, rows["target"][a - 1], rows["known"][a - 1])
+    unit, flat = unit_gross(carried)
+    block = {"dates": dates, "returns": returns, "gap": gap, "scaled": returns / np.sqrt(gap), "target": carried,
+             "unit": unit, "flat": flat, "published": published, "known": known, "given": given}
+    for name, values in block.items():
+        rows[name][a:b] = values
+    for i in range(a, b):
+        for name in ("dates", "returns", "target", "published", "given"):
+            h._hash.update(rows[name][i])
+        h._digests.append(h._hash.hexdigest())
+    h.n = b
+
+
 def _empty_rows(room: int, k: int, m: int) -> dict[str, NDArray[Any]]:
     """Buffers of a history; the row before the first (index -1) is blank and serves as its memory."""
     return {"dates": np.zeros(room, dtype="datetime64[D]"), "returns": np.zeros((room, m)), "gap": np.ones((room, m)),
@@ -218,7 +220,21 @@ class Estimates:
 
 # %% ../nbs/09_estimate.ipynb #de590e11
 def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int, last: int | None = None) -> Floats:
-    """Per-bar EWMA standard deviation of the `last` rows `(last, M)`, mean removed; NaN below `min_obs` observations."""
+    """Per-bar EWMA standard deviation on every row, mean removed.
+
+    Parameters
+    ----------
+    returns : (T, M) array
+        NaN where masked.
+    window, half_life, min_obs
+        Bars in the window, half-life in bars, least observations.
+    last : int, optional
+        Only this many rows at the end; all by default.
+
+    Returns
+    -------
+    (last, M) array; NaN below `min_obs` observations.
+    """
     last = len(returns) if last is None else last
     tail = returns[-(window - 1 + last):]
     ok = np.isfinite(tail)
@@ -247,8 +263,7 @@ def _sleeve_vols(returns: Floats, a: int, n: int, s: Any) -> tuple[Floats, Ints]
 class Estimator:
     """Derived rows of a history: sleeve returns, volatilities, scales, ICs. Call `update` after the history grew."""
 
-    def __init__(self, history: History, settings: EstimateSettings, sets: Sequence[CovarianceSet],
-                 rolling_rows: int | None = None) -> None:
+    def __init__(self, history: History, settings: EstimateSettings, sets: Sequence[CovarianceSet]) -> None:
         self.history, self.settings, self.sets = history, settings, tuple(sets)
         self.n = 0
         self._rows: dict[str, NDArray[Any]] = {}
@@ -263,12 +278,12 @@ class Estimator:
         a, n = self.n, self.history.n
         if a == n:
             return
-        self._store_returns(a, n)
-        self._store_scales(a, n)
-        self._store_skill(a, n)
+        for store in (_store_returns, _store_scales, _store_skill):
+            store(self, a, n)
         self.n = n
 
-    def _put(self, name: str, a: int, values: NDArray[Any]) -> None:
+    def put(self, name: str, a: int, values: NDArray[Any]) -> None:
+        """Store rows from `a` on of a derived array, growing its buffer when needed."""
         n, old = a + len(values), self._rows.get(name)
         if old is None or len(old) < n:
             grown = np.zeros((2 * n if old is not None else n + 256, *values.shape[1:]), dtype=values.dtype)
@@ -281,42 +296,43 @@ class Estimator:
         """A derived array up to the last row: returns, raw, gap, vol, n_obs, scale, scaled, ic."""
         return self._rows[name][: self.n]
 
-    def _store_returns(self, a: int, n: int) -> None:
-        h, s = self.history, self.settings.sleeves
-        a0 = np.maximum(a - 1, 0)
-        got = sleeve_return_matrix(h.unit[a0:n], h.returns[a0:n], coverage=s.coverage, gap_bars=h.gap[a0:n])
-        cut = a - a0
-        mine = np.isfinite(h.given[a:n])
-        self._put("raw", a, np.where(mine, h.given[a:n], got.raw[cut:]))
-        self._put("returns", a, np.where(mine, h.given[a:n], got.values[cut:]))
-        self._put("gap", a, got.gap[cut:])
+# %% ../nbs/09_estimate.ipynb #773938dd
+def _store_returns(est: Estimator, a: int, n: int) -> None:
+    h, s = est.history, est.settings.sleeves
+    a0 = np.maximum(a - 1, 0)
+    got = sleeve_return_matrix(h.unit[a0:n], h.returns[a0:n], coverage=s.coverage, gap_bars=h.gap[a0:n])
+    cut = a - a0
+    mine = np.isfinite(h.given[a:n])
+    est.put("raw", a, np.where(mine, h.given[a:n], got.raw[cut:]))
+    est.put("returns", a, np.where(mine, h.given[a:n], got.values[cut:]))
+    est.put("gap", a, got.gap[cut:])
 
-    def _store_scales(self, a: int, n: int) -> None:
-        s = self.settings.sleeves
-        vol, n_obs = _sleeve_vols(self._rows["returns"], a, n, s)
-        self._put("vol", a, vol)
-        self._put("n_obs", a, n_obs)
-        known = np.isfinite(vol)
-        scale = s.vol_target / np.where(known, np.maximum(vol, s.vol_floor), np.nan)
-        self._put("scale", a, scale if s.normalise else np.where(known, 1.0, np.nan))
-        all_scale, r = self._rows["scale"], self._rows["returns"]
-        lag = np.maximum(np.arange(a, n) - 1, 0)
-        self._put("scaled", a, r[a:n] * all_scale[lag])
-        for k in np.flatnonzero((self._scaled_from < 0) & known.any(axis=0)):
-            first = a + int(np.argmax(known[:, k]))
-            self._rows["scaled"][: first + 1, k] = r[: first + 1, k] * all_scale[first, k]
-            self._scaled_from[k] = first
+def _store_scales(est: Estimator, a: int, n: int) -> None:
+    s = est.settings.sleeves
+    vol, n_obs = _sleeve_vols(est._rows["returns"], a, n, s)
+    est.put("vol", a, vol)
+    est.put("n_obs", a, n_obs)
+    known = np.isfinite(vol)
+    scale = s.vol_target / np.where(known, np.maximum(vol, s.vol_floor), np.nan)
+    est.put("scale", a, scale if s.normalise else np.where(known, 1.0, np.nan))
+    all_scale, r = est._rows["scale"], est._rows["returns"]
+    lag = np.maximum(np.arange(a, n) - 1, 0)
+    est.put("scaled", a, r[a:n] * all_scale[lag])
+    for k in np.flatnonzero((est._scaled_from < 0) & known.any(axis=0)):
+        first = a + int(np.argmax(known[:, k]))
+        est._rows["scaled"][: first + 1, k] = r[: first + 1, k] * all_scale[first, k]
+        est._scaled_from[k] = first
 
-    def _store_skill(self, a: int, n: int) -> None:
-        on, step, _, _, _ = self.settings.tilt
-        h, k = self.history, self.settings.risk
-        if not on or not h.sleeve_ids:
-            self._put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
-            return
-        self._put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
-        c = np.maximum(a - step, 0)
-        self._put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], self._rows["sd"][c:n], step=step,
-                                        ends=np.arange(a - c, n - c)))
+def _store_skill(est: Estimator, a: int, n: int) -> None:
+    on, step, _, _, _ = est.settings.tilt
+    h, k = est.history, est.settings.risk
+    if not on or not h.sleeve_ids:
+        est.put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
+        return
+    est.put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
+    c = np.maximum(a - step, 0)
+    est.put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], est._rows["sd"][c:n], step=step,
+                                    ends=np.arange(a - c, n - c)))
 
 # %% ../nbs/09_estimate.ipynb #42765172
 def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints, members: Bools) -> Floats:
@@ -338,9 +354,23 @@ def precompute(est: Estimator, first: int, masks: Bools) -> None:
             covs[at] = _sleeve_cov(est.rows("scaled"), s, first + at, mask)
         est._covs[i] = (first, masks, covs)
 
-
+# %% ../nbs/09_estimate.ipynb #f6423dad
 def sleeve_cov(est: Estimator, i: int, row: int, members: Bools | None = None) -> Floats:
-    """Covariance set `i` of the `members` (K,) from the rows up to and including `row`: (K, K), annualised."""
+    """Covariance of the vol-scaled sleeve returns from the rows up to and including `row`.
+
+    Parameters
+    ----------
+    est : Estimator
+    i : int
+        Which of the estimator's covariance sets.
+    row : int
+    members : (K,) bool array, optional
+        Sleeves that take part; all by default.
+
+    Returns
+    -------
+    (K, K) array, annualised.
+    """
     mask = np.ones(len(est.history.sleeve_ids), dtype=bool) if members is None else np.asarray(members, dtype=bool)
     first, masks, covs = est._covs.get(i, (0, mask[None, :][:0], np.empty(0)))
     if 0 <= row - first < len(masks) and (masks[row - first] == mask).all():
@@ -388,7 +418,23 @@ def _observe(est: Estimator, row: int) -> Liveness:
 
 
 def estimate(est: Estimator, row: int) -> Estimates:
-    """Everything a decision reads whose last visible bar is `row`."""
+    """Everything a decision reads whose last visible bar is `row`.
+
+    Parameters
+    ----------
+    est : Estimator
+        Up to date with its history.
+    row : int
+        Position of the bar in the history; later rows are not looked at.
+
+    Returns
+    -------
+    Estimates
+
+    Notes
+    -----
+    Source: SPEC section 3.
+    """
     h, live = est.history, _observe(est, row)
     return Estimates(row=row, date=h.dates[row], unit=h.unit[row], flat=h.flat[row], known=h.known[row],
                      observed=live.observed, reason=live.reason, vol=est.rows("vol")[row],

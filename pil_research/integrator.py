@@ -160,10 +160,26 @@ def _target_rows(sleeve: Sleeve, symbols: Sequence[str], dates: NDArray[np.datet
     out[new] = values[last[new]]
     return out
 
-
+# %% ../nbs/21_integrator.ipynb #11cf2bce
 def history_from_frames(asset_returns: pd.DataFrame, sleeves: Sequence[Sleeve], session: pd.Timestamp,
                         symbols: Sequence[str] | None = None) -> History:
-    """Align frames to a `History`, using rows dated before `session` only."""
+    """Align frames to a `History`, using rows dated before `session` only.
+
+    Parameters
+    ----------
+    asset_returns : DataFrame, date x symbol
+        Simple excess return per bar.
+    sleeves : sequence of Sleeve
+        Their histories; the order does not matter.
+    session : Timestamp
+    symbols : sequence of str, optional
+        Symbols of the history, sorted; those of `asset_returns` by default.
+
+    Raises
+    ------
+    InputError
+        As `check_returns`, or a name that is no name.
+    """
     check_returns(asset_returns)
     names = sorted(asset_returns.columns) if symbols is None else list(symbols)
     for n in names:
@@ -235,7 +251,14 @@ def _stored_kills(stored: Any) -> Kills:
 
 
 def realign_state(s: StepState, old: tuple[Sequence[str], Sequence[str]], new: tuple[Sequence[str], Sequence[str]]) -> StepState:
-    """The state for other sleeve ids and symbols: known names keep their numbers, new ones start blank."""
+    """The state for other names: known ones keep their numbers, new ones start blank.
+
+    Parameters
+    ----------
+    s : StepState
+    old, new : (sleeve ids, symbols)
+        Before and after; a name that is gone loses its numbers.
+    """
     if tuple(old[0]) == tuple(new[0]) and tuple(old[1]) == tuple(new[1]):
         return s
     def moved(x: NDArray[Any], a: Sequence[str], b: Sequence[str], fill: Any) -> NDArray[Any]:
@@ -294,6 +317,7 @@ def _exposures(snapshot: Snapshot, market: Market, index: pd.Index, equity: floa
         alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=symbols[i], value=float(price[i]),
                             message="wanted, but no usable price: left out"))
     value = np.where(priced, quantity * size * np.where(priced, price, 0.0), 0.0) / equity
+    value = np.where(np.abs(value) < 1e-12, 0.0, value)  # a millionth of a cent per million is no position
     own = np.arange(len(symbols)) if market.primary is None else market.primary
     folded = value if market.primary is None else fold_wrappers(value, market.primary, market.multiple)
     frozen = np.zeros(len(symbols), dtype=bool)
@@ -478,7 +502,7 @@ def decision_id(session: pd.Timestamp, slot: str, config_fingerprint: str) -> st
     text = f"{session.date().isoformat()}|{slot}|{config_fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-
+# %% ../nbs/21_integrator.ipynb #da2dfea6
 def build_target_book(self: PortfolioIntegrator, snapshot: Snapshot) -> Decision:
     """See `PortfolioIntegrator.build_target_book`."""
     kills = kills_in_force(self._kills, snapshot)  # before anything can fail
@@ -498,7 +522,7 @@ def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Deci
     name = decision_id(snapshot.session, snapshot.slot, self._fingerprint)
     ids = tuple(s.id for s in snapshot.sleeves or ())
     absent = snapshot.sleeves is None or (not ids and not snapshot.sleeves_confirmed)
-    history = _history_of(self, snapshot, sorted({*ids, *_alive(self)}))
+    history = _history_of(self, snapshot, self._ids if absent else sorted({*ids, *_alive(self)}))
     got, arrays = _gather(self, snapshot, history, absent, kills)
     if name == self._last_id:
         return _first_answer(self, got.hash)
@@ -589,7 +613,8 @@ def _history_of(self: PortfolioIntegrator, snapshot: Snapshot, ids: Sequence[str
         if not set(given.sleeve_ids) >= set(ids):
             raise InputError(f"the history holds sleeves {given.sleeve_ids}, the snapshot and the state {tuple(ids)}; rebuild it",
                              code="SLEEVE_MISMATCH", field="asset_returns", value=given.sleeve_ids, limit=tuple(ids))
-        _check_held(snapshot, given.symbols)
+        if snapshot.positions is not None and not snapshot.positions.index.equals(_index_of(self, given.symbols)):
+            _check_held(snapshot, given.symbols)
         return given
     if not isinstance(given, pd.DataFrame):
         raise InputError(f"asset_returns must be a DataFrame (date x symbol) or a History, got {type(given).__name__}",
@@ -887,8 +912,8 @@ def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathe
         id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,
         book_weights=pd.Series(_fixed(d.governed[0]), index=index, copy=False),
         exposures=pd.Series(_fixed(exposures), index=index, copy=False),
-        notionals=pd.Series(exposures * d.equity[0], index=index, copy=False),
-        trades=pd.Series(exposures - d.exposures_now[0], index=index, copy=False),
+        notionals=pd.Series(_fixed(exposures * d.equity[0]), index=index, copy=False),
+        trades=pd.Series(_fixed(exposures - d.exposures_now[0]), index=index, copy=False),
         sleeve_weights=pd.Series(_fixed(d.ramped[0]), index=_sleeve_index_of(self, history.sleeve_ids), copy=False),
         orders=_orders(self, snapshot, got.market, got.inputs, d, passport), stages=_stage_records(d, got.inputs),
         alarms=(*got.alarms, *_expand_alarms(d, symbols, ids)),

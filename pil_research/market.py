@@ -134,6 +134,15 @@ class Market:
     def from_frame(cls, instruments: pd.DataFrame | None, symbols: Sequence[str], impact: float = 1.0) -> Market:
         """Align `instruments` to `symbols`; a symbol without a row gets class ``unclassified``.
 
+        Parameters
+        ----------
+        instruments : DataFrame or None
+            Columns of the panel folder's table, indexed by symbol.
+        symbols : sequence of str
+            Sorted.
+        impact : float
+            Multiplies Y of the square-root impact.
+
         Raises
         ------
         InputError

@@ -120,12 +120,20 @@ class StepState:
     exposures: Floats  # (C, M) the last target
     session: int = -1
 
-
+# %% ../nbs/20_step.ipynb #3970fcb7
 SEASONED = -10**6
 
 
 def initial_state(n: int, k: int, m: int, equity: Floats | float) -> StepState:
-    """A state without a past for `n` configurations, `k` sleeves, `m` symbols."""
+    """A state without a past.
+
+    Parameters
+    ----------
+    n, k, m : int
+        Configurations, sleeves, symbols.
+    equity : float or (n,) array
+        Equity at the start, account currency; both marks of the governor begin there.
+    """
     zero, none = np.zeros((n, k)), np.zeros((n, k), dtype=bool)
     return StepState(
         base=zero, tilted=zero, target=zero, smoothed=zero, applied=zero, members=none,
@@ -549,6 +557,9 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
     killed = np.broadcast_to(False if x.killed_sleeves is None else x.killed_sleeves, s.applied.shape)
     st = sleeves.advance_sleeve_states(s.sleeve_state, s.missed, s.entry_share, s.applied, x.estimates.known, x.observed,
                                        held_sessions=p.sleeves.held_sessions, new_session=x.new_session)
+    if x.sleeves_absent:  # nothing is known of any sleeve: their states wait
+        st = sleeves.SleeveStates(s.sleeve_state, s.missed, s.entry_share, np.zeros_like(s.killed), np.zeros(p.n, dtype=bool),
+                                  (s.sleeve_state == sleeves.LIVE) | (s.sleeve_state == sleeves.HELD))
     weights = _allocate(p, s, x, st, killed, equity)
     book = _build_book(p, x, terms, weights.ramped, read)
     absent = np.broadcast_to(np.asarray(x.sleeves_absent), (p.n,))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 # %% auto #0
 __all__ = ['ROLES', 'REGIME_LABELS', 'BINDING', 'PilError', 'InputError', 'ConfigError', 'StateError', 'InvariantError',
            'AlarmCode', 'Alarm', 'check_name', 'Sleeve', 'RegimeRead', 'Operator', 'Kills', 'Snapshot', 'Order',
-           'StageRecord', 'is_finite', 'BookState', 'Decision', 'plain']
+           'StageRecord', 'is_finite', 'BookState', 'Decision', 'decision_html', 'plain', 'decision_to_dict']
 
 # %% ../nbs/00_types.ipynb #8b16dca5
 class PilError(Exception):
@@ -443,15 +444,23 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values, non-finite numbers as None."""
-        return dict(plain({
-            "id": self.id, "session": self.session.date().isoformat(), "slot": self.slot,
-            "config_fingerprint": self.config_fingerprint, "input_hash": self.input_hash, "equity": self.equity,
-            "book_weights": self.book_weights.to_dict(), "exposures": self.exposures.to_dict(),
-            "notionals": self.notionals.to_dict(), "trades": self.trades.to_dict(),
-            "sleeve_weights": self.sleeve_weights.to_dict(),
-            "orders": [vars(o) for o in self.orders], "stages": [vars(s) for s in self.stages],
-            "alarms": [{**vars(a), "code": str(a.code)} for a in self.alarms], "binding": list(self.binding),
-            "haircuts": dict(self.haircuts), "numbers": dict(self.numbers), "realised": self.realised}))
+        return decision_to_dict(self)
+
+    def _repr_html_(self) -> str:
+        return decision_html(self)
+
+# %% ../nbs/00_types.ipynb #5f726f7a
+def decision_html(d: Decision) -> str:
+    """The stages of a decision as a plain HTML table, what bound, and the alarms that want a person."""
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(s.name)}</th>" + "".join(f"<td>{v:.4f}</td>" for v in (
+            s.gross, s.net, s.ex_ante_vol, s.multiplier)) + f"<td>{s.n_names}</td><td>{escape(', '.join(s.bound))}</td></tr>"
+        for s in d.stages)
+    heads = "".join(f"<th scope='col'>{h}</th>" for h in ("stage", "gross", "net", "ex-ante vol", "multiplier", "names", "bound"))
+    loud = [f"{a.code} {a.subject}".strip() for a in d.alarms if a.severity != "info"]
+    title = f"{d.session.date()} {d.slot}: gross {d.exposures.abs().sum():.3f} of equity, {len(d.orders)} orders"
+    return (f"<table><caption>{escape(title)}{escape('; ' + ', '.join(loud)) if loud else ''}</caption>"
+            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
 
 # %% ../nbs/00_types.ipynb #929702b3
 def plain(x: Any) -> Any:
@@ -469,3 +478,16 @@ def plain(x: Any) -> Any:
     if isinstance(x, (float, np.floating)):
         return float(x) if math.isfinite(float(x)) else None
     return x if x is None else str(x)
+
+
+def decision_to_dict(d: Decision) -> dict[str, Any]:
+    """A decision as plain values; the labels of its series become keys."""
+    return dict(plain({
+        "id": d.id, "session": d.session.date().isoformat(), "slot": d.slot,
+        "config_fingerprint": d.config_fingerprint, "input_hash": d.input_hash, "equity": d.equity,
+        "book_weights": d.book_weights.to_dict(), "exposures": d.exposures.to_dict(),
+        "notionals": d.notionals.to_dict(), "trades": d.trades.to_dict(),
+        "sleeve_weights": d.sleeve_weights.to_dict(),
+        "orders": [vars(o) for o in d.orders], "stages": [vars(s) for s in d.stages],
+        "alarms": [{**vars(a), "code": str(a.code)} for a in d.alarms], "binding": list(d.binding),
+        "haircuts": dict(d.haircuts), "numbers": dict(d.numbers), "realised": d.realised}))

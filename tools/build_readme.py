@@ -1,7 +1,7 @@
 """README.md from nbs/index.ipynb; with --check, exit 1 when the two differ.
 
-Cells with `#| hide` are left out, `#|` lines are dropped, text outputs are kept. Figures are refused: a README with
-pictures would need files beside it.
+Cells with `#| hide` are left out, `#|` lines are dropped, text outputs are kept, links to `../` lose it. Figures in outputs
+are refused: pictures of the README are files under docs/img.
 """
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def readme(source: Path) -> str:
         if cell.cell_type == "code":
             cell.source = "\n".join(x for x in cell.source.split("\n") if not x.lstrip().startswith("#|")).strip("\n")
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for out in cell.outputs:
+                if "text/plain" in out.get("data", {}):
+                    out.data = {"text/plain": out.data["text/plain"]}  # HTML tables lose their style on a README
+        else:
+            cell.source = cell.source.replace("](../", "](")
     nb.cells = [c for c in nb.cells if c.source.strip()]
     nb.metadata["language_info"] = {"name": "python"}
     text, resources = MarkdownExporter().from_notebook_node(nb)

@@ -41,7 +41,7 @@ class _Tall:
 def _tall(x: Floats, w: Floats) -> _Tall:
     bars, m = x.shape
     squares, cubes, scaled, standard = np.zeros((4, bars))
-    gram = np.zeros((min(bars, m), min(bars, m)))
+    gram, root_w = np.zeros((bars, bars)), np.sqrt(w)[:, None]
     root, variance, own = np.empty_like(x), np.empty(m), 0.0
     for i in range(0, m, _TILE):
         tile = slice(i, i + _TILE)
@@ -49,16 +49,18 @@ def _tall(x: Floats, w: Floats) -> _Tall:
         y2 = y * y
         v = w @ y2
         v = np.where(v > 1e-28 * (w @ np.square(x[:, tile])), v, 0.0)
+        own += float((w @ np.square(y2)).sum() - v @ v)
+        squares += y2.sum(axis=1)
         s = np.sqrt(v)
         inv = np.divide(1.0, s, out=np.zeros_like(s), where=s > 0.0)
-        root[:, tile], variance[tile] = y * np.sqrt(w)[:, None], v
-        squares += y2.sum(axis=1)
-        cubes += (y2 * y) @ inv
         scaled += y @ s
         standard += y @ inv
-        own += float((w @ (y2 * y2) - v * v).sum())
+        y2 *= y
+        cubes += y2 @ inv
+        variance[tile] = v
+        part = np.multiply(y, root_w, out=root[:, tile])
         if m >= bars:
-            gram += root[:, tile] @ root[:, tile].T
+            gram += part @ part.T
     norm = float(np.square(gram if m >= bars else root.T @ root).sum())
     return _Tall(root=root, variance=variance, gram=norm, pi=float(w @ np.square(squares)) - norm, pi_own=own,
                  cubes=cubes, scaled=scaled, standard=standard)
@@ -117,24 +119,24 @@ class _RiskFields:
         np.fill_diagonal(target, s * s)
         return np.asarray(self.delta * target + (1.0 - self.delta) * (self.root.T @ self.root))
 
-# %% ../../nbs/04_book_vol.ipynb #d2e4815b
-def _check_window(x: Floats, model: str) -> None:
+# %% ../../nbs/04_book_vol.ipynb #76d1c4e2
+def _check_window(x: Floats, model: str, complete: bool) -> None:
     if x.ndim != 2 or x.shape[0] < 1:
         raise InputError(f"returns must be (T, M) with T >= 1, got shape {x.shape}", code="BAD_SHAPE",
                          field="returns", value=x.shape, limit="(T, M)")
     if model not in ("shrinkage", "factor"):
         raise InputError(f"model must be shrinkage or factor, got {model!r}", code="BAD_MODEL", field="model",
                          value=model, limit="shrinkage|factor")
-    if np.isinf(x).any():
+    if not complete and np.isinf(x).any():
         raise InputError("returns must be finite or NaN (missing), got an infinity; find the bad price at its source",
                          code="NON_FINITE", field="returns", value="inf", limit="finite or NaN")
 
 
-def _moves(x: Floats) -> NDArray[np.bool_]:
+def _moves(x: Floats, complete: bool) -> NDArray[np.bool_]:
     """Columns with two different values; a frozen price is not a riskless one."""
-    high = np.where(x == x, x, -np.inf).max(axis=0)
-    low = np.where(x == x, x, np.inf).min(axis=0)
-    return np.asarray(high > low)
+    if complete:
+        return np.asarray(x.max(axis=0) > x.min(axis=0))
+    return np.asarray(np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0))  # these pass over NaN
 
 
 def _risk_parts(x: Floats, half_life: float | None, min_overlap: int, model: str, n_factors: int,
@@ -180,9 +182,10 @@ class AssetRisk(_RiskFields):
             On a wrong shape, an infinite return or an unknown model.
         """
         x = np.asarray(returns, dtype=np.float64)
-        _check_window(x, model)
-        n_obs = (x == x).sum(axis=0)
-        known = (n_obs >= max(min_obs, 2)) & _moves(x)
+        complete = bool(np.isfinite(x).all())
+        _check_window(x, model, complete)
+        n_obs = np.full(x.shape[1], len(x)) if complete else np.count_nonzero(x == x, axis=0)
+        known = (n_obs >= max(min_obs, 2)) & _moves(x, complete)
         inner = x if known.all() else np.ascontiguousarray(x[:, known])
         parts, own = _risk_parts(inner, half_life, min_overlap, model, n_factors)
         sd = np.full(x.shape[1], np.nan)

@@ -89,14 +89,14 @@ def _windows(returns: ArrayLike, target: str, delta_scale: float) -> Floats:
 # %% ../../nbs/03_covariance.ipynb #94401595
 def _estimate(x: Floats, weights: Floats, target: str, scale: float, min_overlap: int) -> CovarianceEstimate:
     """Each of the (D, T, K) windows by the path it needs."""
-    seen = (x == x).sum(axis=1)  # NaN is not equal to itself
+    seen = np.count_nonzero(x == x, axis=1)  # NaN is not equal to itself
     bars = x.shape[1]
     empty = seen < 2
     complete = (empty | (seen == bars)).all(axis=1)
     if complete.all():
         clean = np.where(empty[:, None, :], 0.0, x) if empty.any() else x
         return _blank(_complete(clean, weights, target, scale), empty)
-    hollow = np.where(empty[:, None, :], np.nan, x)
+    hollow = np.where(empty[:, None, :], np.nan, x) if empty.any() else x
     if not complete.any():
         return _blank(_gapped(hollow, weights, target, scale, min_overlap), empty)
     full = _estimate(x[complete], weights, target, scale, min_overlap)
@@ -219,9 +219,12 @@ def rolling_shrunk_covariance(returns: ArrayLike, window: int | None, half_life:
     rows = _end_rows(len(x), window, ends)
     if window is None:
         return _expanding(x, rows, half_life, target, delta_scale, min_overlap)
+    weights = ewma_weights(window, half_life)
+    if len(rows) == 1 and rows[0] >= window - 1:  # a live session
+        last = int(rows[0]) + 1
+        return _estimate(x[None, last - window:last], weights, target, delta_scale, min_overlap)
     padded = np.concatenate([np.full((window - 1, x.shape[1]), np.nan), x])
     views = sliding_window_view(padded, window, axis=0).swapaxes(1, 2)
-    weights = ewma_weights(window, half_life)
     step = max(1, _CHUNK // (window * x.shape[1]))
     stack = [_estimate(np.ascontiguousarray(views[rows[i:i + step]]), weights, target, delta_scale, min_overlap)
              for i in range(0, len(rows), step)]

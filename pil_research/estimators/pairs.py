@@ -26,7 +26,6 @@ class _Pairs:
 
     count: Floats
     kish: Floats  # sum of squared weights over squared sum
-    mean: Floats  # of i on the overlap with j
     cov: Floats
     variance: Floats  # of i on the overlap with j
     square: Floats  # E (xi - mean)^2 (xj - mean)^2
@@ -50,14 +49,17 @@ def _pairs(sums: tuple[Floats, ...]) -> _Pairs:
     count, mass, mass2 = sums[:3]
     inv = _inverse(mass)
     a, e20, e30, e11, e21, e31, e22 = (s * inv for s in sums[3:])
-    b = a.swapaxes(1, 2)
-    t20, t21 = e20.swapaxes(1, 2), e21.swapaxes(1, 2)
-    ab, aa, bb = a * b, a * a, b * b
-    square = e22 - 2.0 * (b * e21 + a * t21) + bb * e20 + aa * t20 + 4.0 * ab * e11 - 3.0 * aa * bb
-    cube = e31 - 3.0 * a * e21 + 3.0 * aa * e11 - b * e30 + 3.0 * ab * e20 - 3.0 * aa * ab
-    variance = e20 - aa
-    return _Pairs(count=count, kish=mass2 * inv * inv, mean=a, cov=e11 - ab,
-                  variance=np.where(variance > 1e-28 * e20, variance, 0.0), square=square, cube=cube)
+    b = np.ascontiguousarray(a.swapaxes(1, 2))
+    ab, be20 = a * b, b * e20
+    cov = e11 - ab
+    half = (be20 - 2.0 * e21) * b
+    square = e22 + (half + half.swapaxes(1, 2)) + (4.0 * cov + ab) * ab
+    cube = e31 - b * e30 + 3.0 * a * (be20 - e21 + a * cov)
+    variance = e20 - a * a
+    real = variance > 1e-28 * e20
+    if not real.all():
+        variance = np.where(real, variance, 0.0)
+    return _Pairs(count=count, kish=mass2 * inv * inv, cov=cov, variance=variance, square=square, cube=cube)
 
 # %% ../../nbs/03d_pairs.ipynb #cbf8ee43
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class _Joint:
     cov: Floats
     sd: Floats
     rescale: Floats  # own deviation over overlap deviation, of i on the overlap with j
-    valid: NDArray[np.bool_]  # off-diagonal pairs with enough common bars
+    valid: Floats  # 1 for off-diagonal pairs with enough common bars, else 0
     mean_correlation: Floats
     kish: Floats  # (D,)
 
@@ -79,37 +81,42 @@ def _joint(p: _Pairs, min_overlap: int) -> _Joint:
     sd = np.sqrt(np.diagonal(p.variance, axis1=1, axis2=2))
     overlap_sd = np.sqrt(p.variance)
     inv = _inverse(overlap_sd)
-    live = off & (overlap_sd > 0.0) & (overlap_sd.swapaxes(1, 2) > 0.0)
+    moved = overlap_sd > 0.0
+    live = off & moved & moved.swapaxes(1, 2)
     most = np.where(live, p.count, 0.0).max(axis=(1, 2))
     need = np.where(most >= min_overlap, min_overlap, most // 2)
-    valid = live & (p.count >= np.maximum(need, 2)[:, None, None])
-    corr = np.clip(p.cov * inv * inv.swapaxes(1, 2), -1.0, 1.0)
-    corr = 0.5 * (corr + corr.swapaxes(1, 2))
-    pairs = valid.sum(axis=(1, 2))
-    mean = np.where(valid, corr, 0.0).sum(axis=(1, 2)) / np.maximum(pairs, 1)
-    corr = np.where(valid, corr, mean[:, None, None])
+    enough = live & (p.count >= np.maximum(need, 2)[:, None, None])
+    valid = enough.astype(np.float64)
+    corr = p.cov * inv * inv.swapaxes(1, 2)
+    np.maximum(corr, -1.0, out=corr)
+    np.minimum(corr, 1.0, out=corr)
+    corr = 0.5 * (corr + corr.swapaxes(1, 2)) * valid
+    pairs = np.count_nonzero(enough, axis=(1, 2))
+    mean = corr.sum(axis=(1, 2)) / np.maximum(pairs, 1)
+    if (pairs < k * (k - 1)).any():
+        corr = np.where(enough, corr, mean[:, None, None])
     cov = corr * sd[:, :, None] * sd[:, None, :]
     _set_diagonal(cov, sd * sd)
     own = np.diagonal(p.kish, axis1=1, axis2=2).max(axis=1)
-    kish = np.maximum(np.where(valid, p.kish, 0.0).max(axis=(1, 2)), np.where(pairs > 0, 0.0, own))
+    kish = np.maximum((p.kish * valid).max(axis=(1, 2)), np.where(pairs > 0, 0.0, own))
     return _Joint(cov=cov, sd=sd, rescale=sd[:, :, None] * inv, valid=valid, mean_correlation=mean, kish=kish)
 
 # %% ../../nbs/03d_pairs.ipynb #6b52bba7
 def _gap_shrinkage(p: _Pairs, j: _Joint, target: str) -> tuple[Floats, Floats, Floats]:
     """Target, pi minus rho, and gamma of windows with gaps, for the constant correlation or the identity."""
-    f, g = j.rescale, j.rescale.swapaxes(1, 2)
-    s, r = j.sd, j.mean_correlation
-    own = np.diagonal(p.square, axis1=1, axis2=2) - s**4
-    pi_off = np.where(j.valid, p.square * np.square(f * g) - np.square(j.cov), 0.0).sum(axis=(1, 2))
+    f, s, r = j.rescale, j.sd, j.mean_correlation
+    fg = f * f.swapaxes(1, 2)
+    pi_off = ((p.square * np.square(fg) - np.square(j.cov)) * j.valid).sum(axis=(1, 2))
     if target == "identity":
         active = s > 0.0
         mean = np.square(s).sum(axis=1) / np.maximum(active.sum(axis=1), 1)
         goal = np.zeros_like(j.cov)
         _set_diagonal(goal, mean[:, None] * active)
+        own = np.diagonal(p.square, axis1=1, axis2=2) - s**4
         return goal, own.sum(axis=1) + pi_off, np.square(goal - j.cov).sum(axis=(1, 2))
     ratio = s[:, None, :] * _inverse(s)[:, :, None]
-    theta = ratio * (p.cube * f**3 * g - np.square(s)[:, :, None] * j.cov)
-    rho_off = r * np.where(j.valid, theta, 0.0).sum(axis=(1, 2))
+    theta = ratio * (p.cube * np.square(f) * fg - np.square(s)[:, :, None] * j.cov)
+    rho_off = r * (theta * j.valid).sum(axis=(1, 2))
     goal = r[:, None, None] * s[:, :, None] * s[:, None, :]
     _set_diagonal(goal, s * s)
     return goal, pi_off - rho_off, np.square(goal - j.cov).sum(axis=(1, 2))
@@ -134,17 +141,17 @@ def _gap_single_factor(x: Floats, mask: Floats, w: Floats, p: _Pairs, j: _Joint)
     v3 = ((xm * w[:, None]).swapaxes(1, 2) @ xm) * mass * f * g - vm[:, None, None] * j.cov
     share = c[:, None, :] * inv
     terms = np.square(f * g) * p.square - np.square(j.cov) - 2.0 * v1 * share + v3 * share * share.swapaxes(1, 2)
-    excess = np.where(j.valid, terms, 0.0).sum(axis=(1, 2))
+    excess = (terms * j.valid).sum(axis=(1, 2))
     return goal, excess, np.square(goal - j.cov).sum(axis=(1, 2))
 
 # %% ../../nbs/03d_pairs.ipynb #793ac657
 def _gapped(x: Floats, weights: Floats, target: str, scale: float, min_overlap: int) -> CovarianceEstimate:
     """Shrunk covariances of windows with gaps (NaN), pairwise complete, repaired to PSD where needed."""
-    missing = np.isnan(x)
-    mask = np.where(missing, 0.0, 1.0)
-    filled = np.where(missing, 0.0, x)
+    here = x == x  # NaN is not equal to itself
+    mask = here.astype(np.float64)
+    filled = np.where(here, x, 0.0)
     mean = (weights @ filled) * _inverse(weights @ mask)
-    y = np.where(missing, 0.0, filled - mean[:, None, :])
+    y = (filled - mean[:, None, :]) * mask
     p = _pairs(_moments(y, mask, weights))
     j = _joint(p, min_overlap)
     if target == "single_factor" and x.shape[2] > 1:

@@ -20,6 +20,12 @@ _TOLERANCE = 1e-12  # of a correlation eigenvalue; rounding noise lies below
 def _correlations(cov: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correlations with unit rows for series without variance or data, and their standard deviations (0 there)."""
     variance = np.diagonal(cov, axis1=-2, axis2=-1)
+    if (variance > 0.0).all():
+        sd = np.sqrt(variance)
+        inverse = 1.0 / sd
+        corr = cov * inverse[..., :, None] * inverse[..., None, :]
+        corr[..., np.arange(sd.shape[-1]), np.arange(sd.shape[-1])] = 1.0
+        return corr, sd
     sd = np.sqrt(np.where(variance > 0.0, variance, 0.0))
     inverse = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0.0)
     known = (sd > 0.0)[..., :, None] & (sd > 0.0)[..., None, :]
@@ -30,8 +36,10 @@ def _correlations(cov: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 def _is_psd(corr: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Per matrix: no eigenvalue below minus the tolerance."""
+    raised, index = corr.copy(), np.arange(corr.shape[-1])
+    raised[..., index, index] += _TOLERANCE
     try:
-        np.linalg.cholesky(corr + _TOLERANCE * np.eye(corr.shape[-1]))
+        np.linalg.cholesky(raised)
     except np.linalg.LinAlgError:
         return np.asarray(np.linalg.eigvalsh(corr)[..., 0] >= -_TOLERANCE)
     return np.ones(corr.shape[:-2], dtype=np.bool_)

@@ -43,6 +43,8 @@ class _Sample:
 
 def _inverse(x: Floats) -> Floats:
     """1/x, and 0 where x is not positive."""
+    if (x > 0.0).all():
+        return 1.0 / x  # many times quicker than the masked division
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0.0)
 
 
@@ -57,12 +59,13 @@ def _sample(x: Floats, weights: Floats) -> _Sample:
     if not live.all():
         y = np.where(live[:, None, :], y, 0.0)
         cov = np.where(live[:, :, None] & live[:, None, :], cov, 0.0)
-    sd = np.sqrt(np.where(live, variance, 0.0))
+        variance = np.where(live, variance, 0.0)
+    sd = np.sqrt(variance)
     inv = _inverse(sd)
-    n = (sd > 0.0).sum(axis=1)
+    n = np.count_nonzero(sd > 0.0, axis=1)
     total = np.vecdot(inv, np.vecdot(cov, inv[:, None, :]))
     pairs = np.maximum(n * (n - 1), 1)
-    mean = np.clip(np.where(n > 1, (total - n) / pairs, 0.0), -1.0, 1.0)
+    mean = np.minimum(np.maximum(np.where(n > 1, (total - n) / pairs, 0.0), -1.0), 1.0)
     return _Sample(cov=cov, sd=sd, inverse_sd=inv, mean_correlation=mean, demeaned=y, weights=weights)
 
 # %% ../../nbs/03c_shrinkage.ipynb #7758bef8
@@ -125,7 +128,7 @@ def _mix(cov: Floats, target: Floats, excess: Floats, gamma: Floats, kish: Float
     """The shrunk matrix and its intensity; 0 where target and sample agree."""
     floor = 1e-28 * np.square(cov).sum(axis=(1, 2))
     ratio = np.divide(excess * kish, gamma, out=np.zeros_like(gamma), where=gamma > floor)
-    delta = np.clip(np.clip(ratio, 0.0, 1.0) * scale, 0.0, 1.0)
+    delta = np.minimum(np.minimum(np.maximum(ratio, 0.0), 1.0) * scale, 1.0)
     d = delta[:, None, None]
     return d * target + (1.0 - d) * cov, delta
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -60,8 +60,7 @@ def average_ranks(values: ArrayLike) -> Floats:
 
 # %% ../../nbs/06_skill.ipynb #ffc5c346
 _UNIT = 1e12  # weights are compared as whole numbers of 1e-12
-_BLOCK = 256  # rows whose weights are coded together
-_FEW = 8  # windows below which coding does not pay
+_BLOCK = 32  # windows whose weights are numbered together
 
 
 def _unit_weights(weights: Floats) -> Ints:
@@ -76,7 +75,7 @@ def _unit_weights(weights: Floats) -> Ints:
     return unit.astype(np.int64)
 
 
-def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[NDArray[np.int32], Floats, Floats]:
+def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
     """Doubled average ranks of n rising `values` among each sleeve's valid entries (K, n), or one row for all.
 
     Also the number of entries and the sum of t^3 - t over ties of t entries, (K,) or (1,).
@@ -86,7 +85,7 @@ def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[NDArray[np.int32]
     if not valid.all():
         count = np.zeros((len(valid), n + 1), dtype=np.int32)
         np.cumsum(valid, axis=1, dtype=np.int32, out=count[:, 1:])
-    ranks, total = 2 * count[:, 1:], count[:, -1].astype(np.float64)
+    ranks, total = 2.0 * count[:, 1:], count[:, -1].astype(np.float64)
     new = values[1:] != values[:-1]
     if new.all():
         return ranks, total, np.zeros(1)
@@ -95,54 +94,64 @@ def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[NDArray[np.int32]
     head, size = head[size > 1], size[size > 1]
     below, upto = count[:, head], count[:, head + size]
     at = np.repeat(head + size - np.cumsum(size), size) + np.arange(size.sum())
-    ranks[:, at] = np.repeat(below + upto + 1, size, axis=1)
+    ranks[:, at] = np.repeat(below + upto + 1.0, size, axis=1)
     t = (upto - below).astype(np.float64)
     return ranks, total, (t * (t * t - 1.0)).sum(axis=1)
 
-# %% ../../nbs/06_skill.ipynb #8451261e
-def _window_ics(codes: NDArray[Any], values: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Spearman (K,) of weights coded as integers (K, n), 0 = none, with rising `values` (n,); and the entries."""
-    k, n = codes.shape
-    kind, bits = codes.dtype.type, (2 * n).bit_length()
-    valid = codes != 0
-    ranks, count, less = _return_ranks(valid, values)
-    key = codes << kind(bits)
-    key |= ranks
-    if len(ranks) > 1:
-        np.putmask(key, ~valid, kind((np.iinfo(kind).max >> bits) << bits))  # last, with rank 0
+# %% ../../nbs/06_skill.ipynb #90ede12b
+class _Codes(NamedTuple):
+    """Weights as numbers: 0 for none, and a range of its own for each sleeve."""
+
+    codes: Ints  # (K, L)
+    begin: Ints  # (K,) first number of each sleeve, less one
+    owner: Ints  # (C,) sleeve of each number
+
+
+def _coded(units: Ints) -> _Codes:
+    """Weights (K, L) numbered in rising order, equal ones alike."""
+    k, n = units.shape
+    bits = n.bit_length()
+    key = (units << bits) | np.arange(n)  # weight and place in one number: sorting brings the places along
     key.sort(axis=1)
-    theirs = (key & kind((1 << bits) - 1)).astype(np.float64)
-    key >>= kind(bits)
-    head = np.ones((k, n), dtype=np.bool_)
-    np.not_equal(key[:, 1:], key[:, :-1], out=head[:, 1:])
+    place = key & ((1 << bits) - 1)
+    key >>= bits
+    number = np.ones((k, n), dtype=np.int64)
+    np.not_equal(key[:, 1:], key[:, :-1], out=number[:, 1:], casting="unsafe")
+    np.cumsum(number, axis=1, out=number)
+    most = number[:, -1].copy()
+    begin = np.cumsum(most) - most
+    number += begin[:, None]
+    number[key == 0] = 0
+    codes = np.empty((k, n), dtype=np.int64)
+    np.put_along_axis(codes, place, number, axis=1)
+    return _Codes(codes, begin, np.repeat(np.arange(k), most))
+
+# %% ../../nbs/06_skill.ipynb #33f15288
+def _window_ics(codes: Ints, values: NDArray[Any], begin: Ints, owner: Ints) -> tuple[Floats, Floats]:
+    """Spearman (K,) of coded weights (K, n) with rising `values` (n,), and the number of pairs."""
+    k = len(codes)
+    ranks, count, less = _return_ranks(codes != 0, values)
+    flat = codes.reshape(-1)
+    size = np.bincount(flat, minlength=len(owner) + 1)[1:]
+    total = np.bincount(flat, np.broadcast_to(ranks, codes.shape).reshape(-1), len(owner) + 1)[1:]
     count = np.broadcast_to(count, k)
-    cross, spread = theirs @ np.arange(2.0, 2 * n + 1, 2.0), count * (count * count - 1.0)
-    own = spread.copy()
-    tied = np.flatnonzero(np.count_nonzero(head, axis=1) - (count < n) < count)
-    if len(tied):
-        cross[tied], ties = _tied_sums(theirs[tied], head[tied], count[tied])
-        own[tied] -= ties
+    upto = np.cumsum(size)
+    upto -= (np.cumsum(count) - count).astype(np.int64)[owner]
+    t = size.astype(np.float64)
+    total *= 2 * upto - size + 1  # twice the mean rank of each number
+    spread = count * (count * count - 1.0)
+    own = spread - np.add.reduceat(t * (t * t - 1.0), begin)
+    cross = np.add.reduceat(total, begin) - count * np.square(count + 1.0)
     scale = np.sqrt((own / 3.0) * ((spread - less) / 3.0))
     out = np.full(k, np.nan)
-    np.divide(cross - count * np.square(count + 1.0), scale, out=out, where=scale > 0.0)
+    np.divide(cross, scale, out=out, where=scale > 0.0)
     return out, count
 
-
-def _tied_sums(theirs: Floats, head: Bools, count: Floats) -> tuple[Floats, Floats]:
-    """Sums (R,) of doubled ranks times doubled ranks, and of t^3 - t, where `head` (R, n) begins each tie."""
-    rows, n = theirs.shape
-    at = np.flatnonzero(head)
-    row = at // n
-    first = at - n * row
-    size = np.diff(at, append=rows * n).astype(np.float64)
-    cross = np.bincount(row, np.add.reduceat(theirs.ravel(), at) * (2.0 * first + size + 1.0), rows)
-    size[first >= count[row]] = 0.0  # no position
-    return cross, np.bincount(row, size * (size * size - 1.0), rows)
-
-# %% ../../nbs/06_skill.ipynb #dada532b
-def _ics_in_block(codes: NDArray[Any], scaled: Floats, at: Ints, step: int) -> Floats:
-    """IC (D, K) of windows of `step` rows from `at`; codes (K, rows * M), scaled returns (rows, M), NaN absent."""
-    m = scaled.shape[1]
+# %% ../../nbs/06_skill.ipynb #de5b2675
+def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int) -> Floats:
+    """IC (D, K) of windows of `step` rows from `at`; weights (rows, K, M), scaled returns (rows, M), NaN absent."""
+    k, m = weights.shape[1:]
+    codes, begin, owner = _coded(_unit_weights(np.ascontiguousarray(weights.swapaxes(0, 1))).reshape(k, -1))
     n, bits = step * m, (step * m).bit_length()
     came = _numbered(scaled.reshape(-1))
     kind = np.int32 if int(came.max()).bit_length() + bits < 32 else np.int64
@@ -150,13 +159,13 @@ def _ics_in_block(codes: NDArray[Any], scaled: Floats, at: Ints, step: int) -> F
     keys <<= kind(bits)
     keys |= np.arange(n, dtype=kind)
     keys.sort(axis=1)
-    out = np.full((len(at), len(codes)), np.nan)
+    out = np.full((len(at), k), np.nan)
     for i, a in enumerate(at.tolist()):
         values = keys[i] >> kind(bits)
         here = int(np.searchsorted(values, 1))
         if here < n:
             places = (keys[i, here:] & kind((1 << bits) - 1)).astype(np.intp)
-            ics, count = _window_ics(codes.take(places + a * m, axis=1), values[here:])
+            ics, count = _window_ics(codes.take(places + a * m, axis=1), values[here:], begin, owner)
             few = np.flatnonzero(count <= 2 * step)  # more pairs than that are at least three names
             if len(few):
                 pairs = (codes[few, a * m:a * m + n] != 0) & (came[a * m:a * m + n] != 0)
@@ -203,9 +212,8 @@ def step_ic(weights: ArrayLike, scaled_returns: ArrayLike) -> Floats:
     if w.ndim != 3 or r.shape != (w.shape[0], w.shape[2]) or np.isinf(w).any():
         raise InputError(f"weights must be finite (S, K, M) and scaled_returns (S, M), got {w.shape} and {r.shape}",
                          code="BAD_SHAPE", field="weights", value=w.shape, limit="(S, K, M)")
-    codes = _unit_weights(np.ascontiguousarray(w.swapaxes(0, 1))).reshape(w.shape[1], -1)
     flat = np.where(np.isfinite(r), r, np.nan)
-    return np.asarray(_ics_in_block(codes, flat, np.zeros(1, dtype=np.int64), len(w))[0])
+    return np.asarray(_ics_in_block(w, flat, np.zeros(1, dtype=np.int64), len(w))[0])
 
 # %% ../../nbs/06_skill.ipynb #e8c9edc9
 def all_step_ics(targets: ArrayLike, returns: ArrayLike, sd: ArrayLike, step: int = 21, *,
@@ -256,27 +264,8 @@ def _ics_at(w: Floats, r: Floats, s: Floats, at: Ints, step: int) -> Floats:
     for first in range(0, len(at), _BLOCK):
         rows = at[first:first + _BLOCK]
         low, high = int(rows.min()), int(rows.max()) + step
-        codes = _unit_weights(np.ascontiguousarray(w[low:high].swapaxes(0, 1))).reshape(w.shape[1], -1)
-        if len(rows) > _FEW:
-            codes = _small_codes(codes, step * w.shape[2])
-        parts.append(_ics_in_block(codes, scaled[low:high], rows - low, step))
+        parts.append(_ics_in_block(w[low:high], scaled[low:high], rows - low, step))
     return np.concatenate(parts)
-
-
-def _small_codes(units: Ints, n: int) -> NDArray[Any]:
-    """Weights (K, L) as 32-bit integers of the same order, where code and rank of n fit; 0 stays 0."""
-    k, size = units.shape
-    bits = size.bit_length()
-    if bits + (2 * n).bit_length() > 31:
-        return units
-    key = (units << bits) | np.arange(size)
-    key.sort(axis=1)
-    new = np.ones((k, size), dtype=np.int32)
-    new[:, 1:] = (key[:, 1:] >> bits) != (key[:, :-1] >> bits)
-    codes = np.empty((k, size), dtype=np.int32)
-    np.put_along_axis(codes, key & ((1 << bits) - 1), np.cumsum(new, axis=1, dtype=np.int32), axis=1)
-    codes[units == 0] = 0
-    return codes
 
 # %% ../../nbs/06_skill.ipynb #b95bb633
 def skill_from_steps(ics: ArrayLike, *, step: int = 21, half_life: float = 63.0,

@@ -310,6 +310,12 @@ def _keep(g: _Group, d: StepDecision, gross: Floats, net: Floats, costs: Floats,
 def first_session(est: Estimator, bars: int = 252, sleeves: int = 2) -> int:
     """Index of the first session with `sleeves` sleeves of `bars` unmasked bars before it.
 
+    Parameters
+    ----------
+    est : Estimator
+    bars, sleeves : int
+        Unmasked bars a sleeve needs, and how many such sleeves.
+
     Raises
     ------
     InputError
@@ -522,7 +528,7 @@ def snapshot_at(panel: Panel, session: Any, *, equity: float | None, positions: 
     if row < 1:
         raise InputError(f"the panel has no two rows before {day.date()}", code="NO_HISTORY", field="session",
                          value=str(day.date()), limit=str(panel.dates[2].date()))
-    hour, minute = (int(v) for v in slot.split(":"))
+    hour, minute = (int(v) for v in slot.split(":")) if ":" in slot else (12, 0)  # an event comes at any time
     read = None if panel.regime is None else panel.regime.iloc[row]
     half = panel.instruments if panel.cost_schedule is None else panel.instruments.assign(
         half_spread_bps=1e4 * panel.cost_schedule.iloc[row].fillna(panel.instruments["half_spread_bps"] / 1e4),

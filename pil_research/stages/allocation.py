@@ -139,7 +139,7 @@ class SleeveCaps(NamedTuple):
     caps: NDArray[np.float64]  # (..., K)
     relaxed: NDArray[np.bool_]  # (...)
 
-
+# %% ../../nbs/11_stage1_allocation.ipynb #7f25192f
 def sleeve_caps(a_max: ArrayLike, n_counted: ArrayLike, capacity: NDArray[np.float64], equity: ArrayLike, *,
                 held_cap: NDArray[np.float64] | None = None) -> SleeveCaps:
     """Caps of the sleeve weights.

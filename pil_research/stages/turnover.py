@@ -329,7 +329,7 @@ def _take_raise(level: RiskLevel, variance_held: Floats, costs: Callable[[Floats
     if not np.count_nonzero(level.raise_list):
         return level.e1, none, none
     wanted = (level.raise_list != 0.0).any(axis=-1)
-    ok = passes_gate(level.raise_list, (level.k - 1.0) ** 2 * variance_held, costs(level.raise_list).sum(axis=-1),
+    ok = passes_gate(level.raise_list, np.square((level.k - 1.0) * np.sqrt(variance_held)), costs(level.raise_list).sum(axis=-1),
                      haircut=rule.haircut, vol_base=rule.vol_base, gate_sharpe=rule.gate_sharpe,
                      horizon=rule.horizon, enabled=rule.enabled)
     return level.e1 + level.raise_list * ok[..., None], ok, wanted & ~ok
