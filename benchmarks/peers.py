@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,21 +31,39 @@ def riskfolio_hrp() -> HRP | None:
     return weights
 
 
-def skfolio_hrp() -> HRP | None:
-    """Single linkage, everything else as it comes; fitted on an array, its fastest way."""
+def skfolio_model() -> Any | None:
+    """Single linkage, everything else as it comes."""
     try:
         from skfolio.cluster import HierarchicalClustering, LinkageMethod
         from skfolio.optimization import HierarchicalRiskParity
         from skfolio.seriation import HierarchicalSeriation
     except ImportError:
         return None
+    tree = HierarchicalClustering(linkage_method=LinkageMethod.SINGLE)
+    return HierarchicalRiskParity(seriation_estimator=HierarchicalSeriation(hierarchical_clustering_estimator=tree))
 
-    def weights(window: Floats) -> Floats:
-        tree = HierarchicalClustering(linkage_method=LinkageMethod.SINGLE)
-        model = HierarchicalRiskParity(seriation_estimator=HierarchicalSeriation(hierarchical_clustering_estimator=tree))
-        return np.asarray(model.fit(window).weights_)
 
-    return weights
+def skfolio_hrp() -> HRP | None:
+    """Fitted on an array, its fastest way; a new model a call."""
+    if skfolio_model() is None:
+        return None
+    return lambda window: np.asarray(skfolio_model().fit(window).weights_)
+
+
+def skfolio_walk() -> Callable[[Floats, int], object] | None:
+    """skfolio's own walk-forward of HRP: refitted every day on `window` rows, predicting the next one."""
+    if skfolio_model() is None:
+        return None
+    from skfolio.model_selection import WalkForward, cross_val_predict
+
+    def run(returns: Floats, window: int) -> object:
+        dates = pd.bdate_range("2000-01-03", periods=len(returns))
+        frame = pd.DataFrame(returns, index=dates, columns=[f"s{i:02d}" for i in range(returns.shape[1])])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return cross_val_predict(skfolio_model(), frame, cv=WalkForward(test_size=1, train_size=window))
+
+    return run
 
 
 def available() -> dict[str, HRP]:

@@ -34,39 +34,46 @@ def walk(panel: Panel, configs: Mapping[str, PILConfig]) -> WalkForward:
     return run_tracks(panel, tracks, start=panel.dates[WARM_UP])
 
 
-def sleeve_windows(panel: Panel, dates: int) -> list[np.ndarray]:
-    """Windows of 252 sleeve returns ending at evenly spaced dates; what the peers are given."""
-    r = panel.returns.fillna(0.0).to_numpy()
+def sleeve_returns(panel: Panel) -> np.ndarray:
+    """Returns of the sleeves, one column each; what the peers are given."""
     held = np.roll(np.nan_to_num(panel.target_array()), 1, axis=0)
-    sleeves = np.einsum("tkm,tm->tk", held, r)
-    ends = np.linspace(WARM_UP, len(r) - 1, dates).astype(int)
-    return [sleeves[e - WINDOW:e] for e in ends]
+    return np.einsum("tkm,tm->tk", held, panel.returns.fillna(0.0).to_numpy())
 
 
 def walk_forward(quick: bool) -> list[Row]:
     """One full configuration, estimates included, against HRP alone."""
     sessions, sample, rounds = (504, 20, 1) if quick else (SESSIONS, 100, 3)
-    panel = panel_of(sessions, 0.0)
-    others, windows = peers.available(), sleeve_windows(panel, sample)
-    for f in others.values():
-        f(windows[0])
-    ours, spent = [], dict.fromkeys(others, 0.0)
-    for part in np.array_split(np.arange(sample), rounds):  # ours whole, then a third of the sample of each peer
+    panel, others, whole = panel_of(sessions, 0.0), peers.available(), peers.skfolio_walk()
+    sleeves = sleeve_returns(panel)
+    ends = np.linspace(WARM_UP, len(sleeves) - 1, sample).astype(int)
+    jobs = {f"{n}, HRP refitted daily": [lambda f=f, e=e: f(sleeves[e - WINDOW:e]) for e in ends] for n, f in others.items()}
+    if whole is not None:  # pieces of 20 consecutive sessions
+        jobs["skfolio, cross_val_predict of HRP"] = [lambda e=e: whole(sleeves[e - WINDOW:e + 20], WINDOW)
+                                                     for e in ends[:-1:20]]
+    for calls in jobs.values():
+        calls[0]()
+    ours, spent = [], dict.fromkeys(jobs, 0.0)
+    for r in range(rounds):  # ours whole, then a part of each peer's sample
         ours.append(seconds(lambda: walk(panel, {"hrp": PILConfig()})))
-        for n, f in others.items():
-            spent[n] += seconds(lambda f=f, part=part: [f(windows[i]) for i in part])
-    took = statistics.median(ours)
-    base = f"{sessions:,} sessions, K=8 M=50"
-    rows = [Row(job="walk-forward", case=base, ours_s=took, peer=f"{n}, HRP alone", peer_s=spent[n] / sample * sessions,
-                difference=max(gap(hrp(np.cov(w, rowvar=False)), f(w)) for w in windows),
-                compares="HRP weights on the sampled windows", goal=">= 10x" if n == "skfolio" else "",
-                met=spent[n] / sample * sessions >= 10.0 * took if n == "skfolio" else None,
-                note=f"ours: estimates, all stages, costs. Peers: one HRP fit a session, timed on {sample} dates spread over "
-                     f"the period and multiplied up to {sessions:,}") for n, f in others.items()]
-    holes = panel_of(sessions, 0.01)
-    rows.append(Row(job="walk-forward", case=f"{base}, 1 % of quotes missing",
-                    ours_s=seconds(lambda: walk(holes, {"hrp": PILConfig()})), note="windows with gaps take the pairwise path"))
-    return rows
+        for n, calls in jobs.items():
+            spent[n] += seconds(lambda calls=calls, r=r: [call() for call in calls[r::rounds]])
+    return [*_against_peers(sessions, statistics.median(ours), {n: s / sample for n, s in spent.items()}, sample,
+                            {f"{n}, HRP refitted daily": max(gap(hrp(np.cov(sleeves[e - WINDOW:e], rowvar=False)),
+                                                                 f(sleeves[e - WINDOW:e])) for e in ends)
+                             for n, f in others.items()}),
+            Row(job="walk-forward", case=f"{sessions:,} sessions, K=8 M=50, 1 % of quotes missing",
+                ours_s=seconds(lambda: walk(panel_of(sessions, 0.01), {"hrp": PILConfig()})),
+                note="windows with gaps take the pairwise path")]
+
+
+def _against_peers(sessions: int, ours: float, fit: Mapping[str, float], sample: int, apart: Mapping[str, float]) -> list[Row]:
+    """A row a peer; `fit` seconds of one session."""
+    note = (f"ours: estimates, all stages, costs. Peers: HRP alone, timed on {sample} sessions spread over the period and "
+            f"multiplied up to {sessions:,}")
+    return [Row(job="walk-forward", case=f"{sessions:,} sessions, K=8 M=50", ours_s=ours, peer=n, peer_s=s * sessions,
+                difference=apart.get(n), compares="HRP weights on the sampled windows", note=note,
+                **({"goal": ">= 10x", "met": s * sessions >= 10.0 * ours} if n.startswith("skfolio") else {}))
+            for n, s in fit.items()]
 
 
 def hundred() -> dict[str, PILConfig]:

@@ -298,7 +298,7 @@ class ScheduleConfig(_Section):
     allocation_time: str = param("15:30", "New York time", "HH:MM", "4.7", "slot that allocates")
     slots: tuple[str, ...] = param(("09:35", "12:00", "14:00", "15:30"), "New York time", "HH:MM", "4.7", "slots")
     max_events: int = param(2, "count", "[0, 20]", "4.7", "event slots a session")
-    event_move: float = param(0.01, "fraction of equity", "(0, 1]", "4.7", "book move that triggers an event slot")
+    event_move: float = param(0.01, "fraction of equity", "(0, 0.5]", "4.7", "book move that triggers an event slot")
     early_close_minutes: int = param(30, "minutes", "[1, 240]", "4.7", "allocation before an early close")
 
     def _check_together(self) -> None:

@@ -332,7 +332,7 @@ def _store_skill(est: Estimator, a: int, n: int) -> None:
     est.put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
     c = np.maximum(a - step, 0)
     est.put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], est._rows["sd"][c:n], step=step,
-                                    ends=np.arange(a - c, n - c)))
+                                    ends=np.arange(a - c, n - c))[a - c:])
 
 # %% ../nbs/09_estimate.ipynb #42765172
 def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints, members: Bools) -> Floats:

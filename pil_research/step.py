@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,21 @@ def stack_configs(configs: Sequence[PILConfig]) -> SimpleNamespace:
     sections = {f.name: [getattr(c, f.name) for c in configs] for f in fields(PILConfig)}
     out = {name: SimpleNamespace(**{f.name: _stack([getattr(s, f.name) for s in parts]) for f in fields(parts[0])})
            for name, parts in sections.items()}
-    edge = np.array([c.turnover.trade_to == "edge" for c in configs])
-    return SimpleNamespace(n=len(configs), **out, trade_to_edge=edge, drawdown=_drawdown_params(SimpleNamespace(**out)))
+    p = SimpleNamespace(n=len(configs), **out)
+    return SimpleNamespace(**vars(p), rows=np.arange(p.n), drawdown=_drawdown_params(p), by_tier=_caps_by_tier(p),
+                           trade_to_edge=np.array([c.turnover.trade_to == "edge" for c in configs]),
+                           factors=np.stack([p.regime.risk_on, p.regime.transition, p.regime.crisis], axis=-1))
+
+
+def _caps_by_tier(p: SimpleNamespace) -> SimpleNamespace:
+    """Effective caps for each tier (C, 4): the smaller of configuration and tier, none where caps are off."""
+    on = p.caps.enabled[:, None]
+    name, gross = (np.where(on, np.minimum(own[:, None], tiers), np.inf)
+                   for own, tiers in ((p.caps.name, p.ladder.name), (p.caps.gross, p.ladder.gross)))
+    return SimpleNamespace(
+        name=name, gross=gross, cluster=np.where(p.caps.enabled, p.caps.cluster, np.inf),
+        net=np.where(p.caps.enabled, p.caps.net, np.inf), min_ticket=p.ladder.min_ticket,
+        tier_gross=p.ladder.gross < p.caps.gross[:, None], tier_name=p.ladder.name < p.caps.name[:, None])
 
 
 def _drawdown_params(p: SimpleNamespace) -> drawdown.DrawdownParams:
@@ -143,9 +156,8 @@ def initial_state(n: int, k: int, m: int, equity: Floats | float) -> StepState:
         tier=np.full(n, -1), tier_since=np.full(n, SEASONED), haircut=np.ones(n), limits=np.full((n, 4), np.inf),
         bound=np.zeros((n, len(BINDING)), dtype=bool), exposures=np.zeros((n, m)))
 
-# %% ../nbs/20_step.ipynb #86720a61
-@dataclass(frozen=True)
-class AlarmFlags:
+# %% ../nbs/20_step.ipynb #2db40b51
+class AlarmFlags(NamedTuple):
     """One alarm over the axes: `mask` is (C,), (C, K) or (C, M); `over` names the last axis."""
 
     code: AlarmCode
@@ -212,9 +224,8 @@ class StepDecision:
     reduce_only: Bools
     alarms: tuple[AlarmFlags, ...] = ()
 
-# %% ../nbs/20_step.ipynb #63ec3ed6
-@dataclass(frozen=True)
-class _Terms:
+# %% ../nbs/20_step.ipynb #6d88bb41
+class _Terms(NamedTuple):
     tier: Ints
     name: Floats
     cluster: Floats
@@ -231,21 +242,14 @@ def _set_terms(p: SimpleNamespace, s: StepState, x: StepInputs, equity: Floats) 
     tier = ladder.capital_tier(equity, s.tier, p.ladder.thresholds, up_factor=p.ladder.up_factor[:, None])
     if x.fixed_tier:
         tier = np.where(s.tier >= 0, s.tier, tier)
-    rows = np.arange(p.n)
-    gross, name, ticket = p.ladder.gross[rows, tier], p.ladder.name[rows, tier], p.ladder.min_ticket[rows, tier]
-    off = ~p.caps.enabled
     confidence = np.where(p.regime.enabled, x.regime_confidence, 0.0)
-    factors = np.stack([p.regime.risk_on, p.regime.transition, p.regime.crisis], axis=-1)
-    target = np.where(p.regime.enabled,
-                      regime.regime_vol_target(p.vol_target.target, factors, x.regime_label, confidence),
-                      p.vol_target.target)
-    return _Terms(tier, np.where(off, np.inf, np.minimum(p.caps.name, name)), np.where(off, np.inf, p.caps.cluster),
-                  np.where(off, np.inf, p.caps.net), np.where(off, np.inf, np.minimum(p.caps.gross, gross)),
-                  ticket, target, gross < p.caps.gross, name < p.caps.name)
+    target = regime.regime_vol_target(p.vol_target.target, p.factors, x.regime_label, confidence)
+    at, by = (p.rows, tier), p.by_tier
+    return _Terms(tier, by.name[at], by.cluster, by.net, by.gross[at], by.min_ticket[at],
+                  np.where(p.regime.enabled, target, p.vol_target.target), by.tier_gross[at], by.tier_name[at])
 
-# %% ../nbs/20_step.ipynb #7a88e5e7
-@dataclass(frozen=True)
-class _Weights:
+# %% ../nbs/20_step.ipynb #cec6e90b
+class _Weights(NamedTuple):
     base: Floats
     tilted: Floats
     target: Floats
@@ -297,8 +301,9 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
     ramped, _ = allocation.ramp_weights(applied, days, p.allocation.probation_sessions, limit)
     room = (x.capacity / np.maximum(equity, 1e-300)[:, None]) <= limit
     return _Weights(*w[:4], w[4], ramped, 1.0 - ramped.sum(axis=-1), joined,
-                    bases.rung if bases is not None else np.full(p.n, -1),
-                    allocation.divergence(bases.weights, bases.erc) if bases is not None else np.full(p.n, np.nan),
+                    np.where(did, bases.rung, -1) if bases is not None else np.full(p.n, -1),
+                    np.where(did, allocation.divergence(bases.weights, bases.erc), np.nan) if bases is not None
+                    else np.full(p.n, np.nan),
                     np.asarray((room & (ramped >= limit - 1e-10) & active).any(axis=-1)), relaxed, bases, did)
 
 # %% ../nbs/20_step.ipynb #26c32fd2
@@ -323,9 +328,8 @@ def _new_weights(p: SimpleNamespace, s: StepState, x: StepInputs, bases: Bases, 
         return new
     return tuple(np.where(keep, o, n) for o, n in zip(old, new, strict=True))  # type: ignore[return-value]
 
-# %% ../nbs/20_step.ipynb #e49d89cb
-@dataclass(frozen=True)
-class _Book:
+# %% ../nbs/20_step.ipynb #97c2480c
+class _Book(NamedTuple):
     scaled_unit: Floats
     netted: Floats
     vol_scaled: Floats
@@ -364,9 +368,8 @@ def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats
     return _Book(scaled_unit, netted.book, vol.book, capped.book, governed, ex_ante, vol, netted.crossing_saved,
                  capped.bound, cluster_on, throttle)
 
-# %% ../nbs/20_step.ipynb #feab56b7
-@dataclass(frozen=True)
-class _Trades:
+# %% ../nbs/20_step.ipynb #c9407da1
+class _Trades(NamedTuple):
     sized: Floats
     risk_level: Floats
     banded: Floats
@@ -427,6 +430,10 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
                            frozen=codes == turnover.RESTRICTIONS["no_trade"])
     recapped = cured.book * unit
     final, lot_bound = _round(p, x, terms, recapped, now, book)
+    if held_active.any() and x.lot is None:  # dust and caps may have closed a hedge
+        vols = np.sqrt(252.0 * risk.variance(np.stack([final, now])))
+        smaller, again = sleeves.limit_to_held(final, now, vols[0], vols[1], held_active)
+        final, held_scale = np.where(codes == turnover.RESTRICTIONS["no_trade"], final, smaller), held_scale * again
     bound = {**{n: t.binding[n] & ~hold for n in ("band", "gate", "min_ticket")},
              "restriction": np.asarray(restriction.any(axis=-1)), "held": held_scale < 1.0, "lot": lot_bound,
              **{n: book.bound[n] | cured.bound[n] for n in book.bound}}

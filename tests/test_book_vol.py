@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pil_research.estimators.book_vol import AssetRisk, book_vol, book_vol_dense
+from pil_research.estimators.book_vol import AssetRisk, asset_risks, book_vol, book_vol_dense
 from pil_research.estimators.covariance import ledoit_wolf
 from pil_research.types import InputError
 
@@ -120,3 +120,17 @@ def test_factor_model(gaps):
 def test_refusals(returns, options, match):
     with pytest.raises(InputError, match=match):
         AssetRisk.from_window(returns, **options)
+
+
+def test_all_sessions_are_single_windows():
+    rng = np.random.default_rng(8)
+    x = 0.01 * (rng.normal(size=(260, 3)) @ rng.normal(size=(3, 9)) + rng.normal(size=(260, 9)))
+    x[rng.random(x.shape) < 0.03] = np.nan
+    x[:100, 2] = x[150:, 5] = np.nan
+    x[120:230] = np.where(np.isnan(x[120:230]), 0.001, x[120:230])
+    ends = [20, *range(90, 260)]
+    for e, risk in zip(ends, asset_risks(x, ends, 60, min_overlap=20), strict=True):
+        one = AssetRisk.from_window(x[max(e - 59, 0):e + 1], min_overlap=20)
+        np.testing.assert_array_equal(risk.sd, one.sd)
+        np.testing.assert_array_equal(risk.covariance(), one.covariance())
+        assert (risk.delta, risk.mean_correlation, risk.repair) == (one.delta, one.mean_correlation, one.repair)

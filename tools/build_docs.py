@@ -23,7 +23,8 @@ GROUPS = {
     "stages": ("Stages", "One lesson a stage, in the order of their numbers; then how they are put together.", r"[123]\d"),
     "estimates": ("Estimates and allocators", "What the stages read: values, configuration, estimators, allocators.", r"0\d"),
     "research": ("Research", "Data, reference sleeves, metrics, walk-forward, reports, command line.", r"[456]\d")}
-LOADS = re.compile(r'<(?:script|img|iframe|source)[^>]+src="(?:https?:)?//|<link[^>]+href="(?:https?:)?//|<style[^>]*>[^<]*@import')
+LOADS = re.compile(r'<(?:script|img|iframe|source)[^>]+src="(?:https?:)?//|<link[^>]+href="(?:https?:)?//'
+                   r'|<style[^>]*>[^<]*@import')
 
 
 def page(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -104,7 +105,6 @@ def readme_start() -> str:
 
 def prepare(source: Path) -> None:
     """Everything sphinx reads, in one fresh folder."""
-    shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in {**groups(copy_notebooks(source)), "api": api_pages(source)}.items():
         (source / f"{name}.md").write_text(text, encoding="utf-8")
@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         if importlib.util.find_spec(needed) is None:
             raise SystemExit(f"{needed} is not installed; run `make setup`")
     source, html = OUT / "source", OUT / "html"
+    shutil.rmtree(OUT, ignore_errors=True)
     prepare(source)
     if args.prepare:
         return 0

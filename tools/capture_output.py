@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="*", help="demo, test (default: both)")
     args = parser.parse_args(argv)
+    subprocess.run(["make", "-s", "setup"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     for command in args.command or ["demo", "test"]:
         output = printed(command)
         nb = nbformat.read(INDEX, as_version=4)

@@ -1,6 +1,7 @@
 """Math as MathML, made while the site is built: browsers draw it themselves, so no script and no font is loaded."""
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -19,7 +20,7 @@ def markup(latex: str, display: str, node: nodes.Node) -> str:
         text = str(convert(latex, display=display))
         if "<mi>&</mi>" in text or "\\" in text:
             raise ValueError("an environment or a command is unknown")
-        return text
+        return re.sub(r'columnalign="(left|right)"', r'style="text-align:\1"', text)  # what browsers understand
     except Exception as error:
         LOG.warning("math cannot be converted (%s): %s", type(error).__name__, latex, location=node)
         return f"<code>{escape(latex)}</code>"

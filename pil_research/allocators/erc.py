@@ -51,11 +51,10 @@ def _start(rho: FloatArray, budget: FloatArray) -> FloatArray:
 def _newton_one(rho: FloatArray, budget: FloatArray) -> FloatArray:
     """Minimiser y (K,) for one correlation matrix, NaN if it does not settle."""
     y = _start(rho, budget)
-    corner = np.arange(len(y))
     for _ in range(_MAX_STEPS):
         pull = budget / y
         hessian = rho.copy()
-        hessian[corner, corner] += pull / y
+        hessian.reshape(-1)[::len(y) + 1] += pull / y
         _, step, info = dposv(hessian, pull - rho @ y)
         if info != 0:
             break
@@ -122,7 +121,8 @@ def erc_rows(cov: FloatArray, *, budget: ArrayLike | None = None) -> FloatArray:
     y = _newton_one(rho[0], share[0])[None] if b == 1 else _newton_rows(rho, share)
     weights = y * inverse_sd
     weights = weights / weights.sum(-1, keepdims=True)
-    return np.where(_shares_met(rho, y, share)[:, None], weights, np.nan)
+    met = _shares_met(rho, y, share)
+    return np.asarray(weights) if met.all() else np.where(met[:, None], weights, np.nan)
 
 # %% ../../nbs/08b_erc.ipynb #e6c2e131
 def _as_budget(budget: ArrayLike, k: int) -> FloatArray:

@@ -85,6 +85,10 @@ def _walk(cov: FloatArray, method: str, options: Mapping[str, Any]) -> tuple[Flo
     """Weights (B, K) and the rung each row ended on, an index into ``ladder(method)``."""
     rungs = ladder(method)
     faults = covariance_faults(cov)
+    if not faults.any():  # as a rule the first rung answers every row
+        answer = _ROWS[method](cov, **options)
+        if _accept(answer).all():
+            return answer, np.zeros(len(cov), dtype=np.intp)
     weights = np.full(cov.shape[:-1], np.nan)
     rung = np.full(len(cov), len(rungs) - 1, dtype=np.intp)
     waiting = np.arange(len(cov))
@@ -175,13 +179,22 @@ def allocate_batch(cov: ArrayLike, method: str = "hrp", *, active: ArrayLike | N
     if active is None:
         return _walk(stack, method, options)
     mask = np.broadcast_to(np.asarray(active, dtype=bool), (d, k))
+    if mask.all() and d:
+        return _walk(stack, method, options)
     weights, rung = np.zeros((d, k)), np.zeros(d, dtype=np.intp)
-    patterns, member = np.unique(mask, axis=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        rows, names = np.flatnonzero(member.ravel() == number), np.flatnonzero(pattern)
+    for rows in _same_rows(mask):
+        names = np.flatnonzero(mask[rows[0]])
         if len(names):
             block = stack[rows[:, None, None], names[:, None], names]
             weights[rows[:, None], names], rung[rows] = _walk(block, method, options)
         else:
             ladder(method)
     return weights, rung
+
+# %% ../../nbs/08_allocators.ipynb #9cc5c915
+def _same_rows(mask: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Row numbers of a mask (D, K), grouped by equal rows."""
+    if len(mask) and (mask == mask[0]).all():
+        return [np.arange(len(mask))]
+    member = np.unique(mask, axis=0, return_inverse=True)[1].ravel()
+    return [np.flatnonzero(member == number) for number in range(int(member.max(initial=-1)) + 1)]

@@ -53,6 +53,8 @@ def _mean_square(squares: NDArray[np.float64], mask: NDArray[np.float64],
                  weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weighted mean of the squares where `mask` is 1, along the last axis; NaN where it is 0 throughout."""
     total, mass = np.vecdot(squares, weights), np.vecdot(mask, weights)
+    if (mass > 0.0).all():
+        return np.asarray(total / mass)
     out = np.full(total.shape, np.nan)
     np.divide(total, mass, out=out, where=mass > 0.0)
     return out
@@ -106,13 +108,16 @@ def ewma_vol(returns: ArrayLike, half_life: float | None, floor: float = 0.0, *,
     SPEC section 3 (sleeve vol). RiskMetrics (1996) with a half-life in place of lambda.
     """
     x = _finite_or_masked(returns)
-    tail = np.full((*x.shape[:-1], window), np.nan)
-    n = min(window, x.shape[-1])
-    tail[..., window - n:] = x[..., x.shape[-1] - n:]
-    valid = ~np.isnan(tail)
-    squares = np.where(valid, tail, 0.0) ** 2
-    mean_square = _mean_square(squares, valid.astype(np.float64), ewma_weights(window, half_life))
-    return _floored(mean_square, valid.sum(axis=-1), floor, min_obs, bars_per_year)
+    tail = np.ascontiguousarray(x[..., -window:])
+    if x.shape[-1] < window:
+        tail = np.full((*x.shape[:-1], window), np.nan)
+        tail[..., window - x.shape[-1]:] = x
+    valid = tail == tail  # NaN is not equal to itself
+    full = bool(valid.all())
+    filled, mask = (tail, np.ones(window)) if full else (np.where(valid, tail, 0.0), valid.astype(np.float64))
+    mean_square = _mean_square(filled * filled, mask, ewma_weights(window, half_life))
+    n_obs = np.full(tail.shape[:-1], window) if full else np.count_nonzero(valid, axis=-1)
+    return _floored(mean_square, n_obs, floor, min_obs, bars_per_year)
 
 # %% ../../nbs/02_ewma.ipynb #7c0825de
 def rolling_ewma_vol(returns: ArrayLike, half_life: float | None, *, window: int = 504, min_obs: int = 1,

@@ -54,8 +54,7 @@ def _sample(x: Floats, weights: Floats) -> _Sample:
     root = y * np.sqrt(weights)[:, None]
     cov = root.swapaxes(1, 2) @ root
     variance = np.diagonal(cov, axis1=1, axis2=2)
-    square = weights @ np.square(x)
-    live = variance > 1e-28 * square
+    live = variance > 1e-28 * (weights @ np.square(x))
     if not live.all():
         y = np.where(live[:, None, :], y, 0.0)
         cov = np.where(live[:, :, None] & live[:, None, :], cov, 0.0)
@@ -74,9 +73,9 @@ def _constant_correlation(m: _Sample) -> tuple[Floats, Floats, Floats]:
     y, w, r, s = m.demeaned, m.weights, m.mean_correlation, m.sd
     square = y * y
     fourth = square * square
-    norm = np.square(m.cov).sum(axis=(1, 2))
-    pi = np.vecdot(np.square(square.sum(axis=2)), w) - norm
-    pi_diagonal = np.vecdot(fourth.sum(axis=2), w) - np.square(s * s).sum(axis=1)
+    ones = np.ones((y.shape[2], 1))  # a product with ones is the quickest sum of a short row
+    pi = np.vecdot(np.square((square @ ones)[..., 0]), w) - np.square(m.cov).sum(axis=(1, 2))
+    pi_diagonal = np.vecdot((fourth @ ones)[..., 0], w) - np.square(s * s).sum(axis=1)
     cubes = ((square * y) @ m.inverse_sd[:, :, None])[..., 0]
     scaled = (y @ s[:, :, None])[..., 0]
     cross = np.vecdot(cubes * scaled, w) - np.vecdot(s, np.vecdot(m.cov, s[:, None, :]))

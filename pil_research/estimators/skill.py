@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
@@ -61,6 +60,7 @@ def average_ranks(values: ArrayLike) -> Floats:
 # %% ../../nbs/06_skill.ipynb #ffc5c346
 _UNIT = 1e12  # weights are compared as whole numbers of 1e-12
 _BLOCK = 32  # windows whose weights are numbered together
+_FEW = 8  # windows below which numbering does not pay
 
 
 def _unit_weights(weights: Floats) -> Ints:
@@ -85,7 +85,8 @@ def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[Floats, Floats, F
     if not valid.all():
         count = np.zeros((len(valid), n + 1), dtype=np.int32)
         np.cumsum(valid, axis=1, dtype=np.int32, out=count[:, 1:])
-    ranks, total = 2.0 * count[:, 1:], count[:, -1].astype(np.float64)
+    ranks: Floats = 2.0 * count[:, 1:].astype(np.float64)
+    total: Floats = count[:, -1].astype(np.float64)
     new = values[1:] != values[:-1]
     if new.all():
         return ranks, total, np.zeros(1)
@@ -96,7 +97,40 @@ def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[Floats, Floats, F
     at = np.repeat(head + size - np.cumsum(size), size) + np.arange(size.sum())
     ranks[:, at] = np.repeat(below + upto + 1.0, size, axis=1)
     t = (upto - below).astype(np.float64)
-    return ranks, total, (t * (t * t - 1.0)).sum(axis=1)
+    return ranks, total, np.asarray((t * (t * t - 1.0)).sum(axis=1))
+
+# %% ../../nbs/06_skill.ipynb #2f490991
+def _by_sorting(codes: NDArray[Any], ranks: Floats, count: Floats) -> tuple[Floats, Floats]:
+    """Sums (K,) of doubled weight ranks times doubled return ranks, and of t^3 - t over ties of t weights."""
+    k, n = codes.shape
+    kind, bits = codes.dtype.type, (2 * n).bit_length()
+    key = codes << kind(bits)
+    key |= ranks.astype(kind)
+    if len(ranks) > 1:
+        np.putmask(key, codes == 0, kind((np.iinfo(kind).max >> bits) << bits))  # last, with rank 0
+    key.sort(axis=1)
+    theirs = (key & kind((1 << bits) - 1)).astype(np.float64)
+    key >>= kind(bits)
+    head = np.ones((k, n), dtype=np.bool_)
+    np.not_equal(key[:, 1:], key[:, :-1], out=head[:, 1:])
+    cross, ties = theirs @ np.arange(2.0, 2 * n + 1, 2.0), np.zeros(k)
+    tied = np.flatnonzero(np.count_nonzero(head, axis=1) - (count < n) < count)
+    if len(tied):
+        cross[tied], ties[tied] = _tied_sums(theirs[tied], head[tied], count[tied])
+    return cross, ties
+
+
+def _tied_sums(theirs: Floats, head: Bools, count: Floats) -> tuple[Floats, Floats]:
+    """The two sums where `head` (R, n) begins each run of equal weights."""
+    rows, n = theirs.shape
+    at = np.flatnonzero(head)
+    row = at // n
+    first = at - n * row
+    size = np.diff(at, append=rows * n).astype(np.float64)
+    cross = np.bincount(row, np.add.reduceat(theirs.ravel(), at) * (2.0 * first + size + 1.0), rows)
+    size[first >= count[row]] = 0.0  # no position
+    ties = np.bincount(row, size * (size * size - 1.0), rows)
+    return np.asarray(cross, dtype=np.float64), np.asarray(ties, dtype=np.float64)
 
 # %% ../../nbs/06_skill.ipynb #90ede12b
 class _Codes(NamedTuple):
@@ -111,9 +145,9 @@ def _coded(units: Ints) -> _Codes:
     """Weights (K, L) numbered in rising order, equal ones alike."""
     k, n = units.shape
     bits = n.bit_length()
-    key = (units << bits) | np.arange(n)  # weight and place in one number: sorting brings the places along
+    key = (units << bits) | np.arange(n)  # sorting brings the places along
     key.sort(axis=1)
-    place = key & ((1 << bits) - 1)
+    place = (key & ((1 << bits) - 1)) + n * np.arange(k)[:, None]
     key >>= bits
     number = np.ones((k, n), dtype=np.int64)
     np.not_equal(key[:, 1:], key[:, :-1], out=number[:, 1:], casting="unsafe")
@@ -122,40 +156,47 @@ def _coded(units: Ints) -> _Codes:
     begin = np.cumsum(most) - most
     number += begin[:, None]
     number[key == 0] = 0
-    codes = np.empty((k, n), dtype=np.int64)
-    np.put_along_axis(codes, place, number, axis=1)
-    return _Codes(codes, begin, np.repeat(np.arange(k), most))
+    codes = np.empty(k * n, dtype=np.int64)
+    codes[place] = number
+    return _Codes(codes.reshape(k, n), begin, np.repeat(np.arange(k), most))
 
-# %% ../../nbs/06_skill.ipynb #33f15288
-def _window_ics(codes: Ints, values: NDArray[Any], begin: Ints, owner: Ints) -> tuple[Floats, Floats]:
-    """Spearman (K,) of coded weights (K, n) with rising `values` (n,), and the number of pairs."""
-    k = len(codes)
-    ranks, count, less = _return_ranks(codes != 0, values)
+
+def _by_counting(codes: Ints, ranks: Floats, count: Floats, begin: Ints, owner: Ints) -> tuple[Floats, Floats]:
+    """As `_by_sorting`, for numbers from `_coded`."""
     flat = codes.reshape(-1)
     size = np.bincount(flat, minlength=len(owner) + 1)[1:]
     total = np.bincount(flat, np.broadcast_to(ranks, codes.shape).reshape(-1), len(owner) + 1)[1:]
-    count = np.broadcast_to(count, k)
     upto = np.cumsum(size)
     upto -= (np.cumsum(count) - count).astype(np.int64)[owner]
-    t = size.astype(np.float64)
     total *= 2 * upto - size + 1  # twice the mean rank of each number
+    t = size.astype(np.float64)
+    return np.add.reduceat(total, begin), np.add.reduceat(t * (t * t - 1.0), begin)
+
+# %% ../../nbs/06_skill.ipynb #808eb6ed
+def _window_ics(codes: NDArray[Any], values: NDArray[Any], ranges: tuple[Ints, Ints] | None) -> tuple[Floats, Floats]:
+    """Spearman (K,) of weights (K, n), 0 = none, with rising `values` (n,), and the number of pairs.
+
+    `ranges` are `begin` and `owner` of numbered weights, to count them; without, any whole numbers are sorted.
+    """
+    ranks, count, less = _return_ranks(codes != 0, values)
+    count = np.broadcast_to(count, len(codes))
+    cross, ties = _by_sorting(codes, ranks, count) if ranges is None else _by_counting(codes, ranks, count, *ranges)
     spread = count * (count * count - 1.0)
-    own = spread - np.add.reduceat(t * (t * t - 1.0), begin)
-    cross = np.add.reduceat(total, begin) - count * np.square(count + 1.0)
-    scale = np.sqrt((own / 3.0) * ((spread - less) / 3.0))
-    out = np.full(k, np.nan)
-    np.divide(cross, scale, out=out, where=scale > 0.0)
+    scale = np.sqrt(((spread - ties) / 3.0) * ((spread - less) / 3.0))
+    out = np.full(len(codes), np.nan)
+    np.divide(cross - count * np.square(count + 1.0), scale, out=out, where=scale > 0.0)
     return out, count
 
 # %% ../../nbs/06_skill.ipynb #de5b2675
 def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int) -> Floats:
     """IC (D, K) of windows of `step` rows from `at`; weights (rows, K, M), scaled returns (rows, M), NaN absent."""
     k, m = weights.shape[1:]
-    codes, begin, owner = _coded(_unit_weights(np.ascontiguousarray(weights.swapaxes(0, 1))).reshape(k, -1))
+    units = _unit_weights(np.ascontiguousarray(weights.swapaxes(0, 1))).reshape(k, -1)
+    codes, ranges = _prepared(units, len(at), step * m)
     n, bits = step * m, (step * m).bit_length()
     came = _numbered(scaled.reshape(-1))
     kind = np.int32 if int(came.max()).bit_length() + bits < 32 else np.int64
-    keys = sliding_window_view(came, n)[at * m].astype(kind)
+    keys = came.astype(kind)[(at * m)[:, None] + np.arange(n)]
     keys <<= kind(bits)
     keys |= np.arange(n, dtype=kind)
     keys.sort(axis=1)
@@ -165,13 +206,24 @@ def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int) -> Float
         here = int(np.searchsorted(values, 1))
         if here < n:
             places = (keys[i, here:] & kind((1 << bits) - 1)).astype(np.intp)
-            ics, count = _window_ics(codes.take(places + a * m, axis=1), values[here:], begin, owner)
+            ics, count = _window_ics(codes.take(places + a * m, axis=1), values[here:], ranges)
             few = np.flatnonzero(count <= 2 * step)  # more pairs than that are at least three names
             if len(few):
                 pairs = (codes[few, a * m:a * m + n] != 0) & (came[a * m:a * m + n] != 0)
                 ics[few[pairs.reshape(len(few), step, m).any(axis=1).sum(axis=1) < 3]] = np.nan
             out[i] = ics
     return out
+
+
+def _prepared(units: Ints, windows: int, n: int) -> tuple[NDArray[Any], tuple[Ints, Ints] | None]:
+    """Weights as `_window_ics` takes them, the quicker way: numbered where it pays, small where they fit."""
+    if windows <= _FEW:
+        return units, None
+    coded = _coded(units)
+    if 2 * len(coded.owner) < n * len(units):
+        return coded.codes, (coded.begin, coded.owner)
+    small = len(coded.owner).bit_length() + (2 * n).bit_length() < 31
+    return (coded.codes.astype(np.int32) if small else coded.codes), None
 
 
 def _numbered(values: Floats) -> Ints:

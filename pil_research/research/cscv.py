@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['Array', 'Index', 'CHUNK', 'TIE', 'check_performance', 'BlockSums', 'block_sums', 'sharpe_of_sums', 'CSCVResult',
-           'cscv', 'cscv_rows']
+__all__ = ['Array', 'Index', 'CHUNK', 'TIE', 'check_performance', 'BlockSums', 'block_sums', 'CSCVResult', 'cscv', 'cscv_rows']
 
 # %% ../../nbs/52_overfitting.ipynb #c5fc457d
 Array = NDArray[np.float64]
@@ -86,30 +86,60 @@ def block_sums(performance: Array, n_blocks: int) -> BlockSums:
     cube = (kept - mean).reshape(n_blocks, length, -1)
     return BlockSums(mean, cube.sum(axis=1), np.einsum("sbn,sbn->sn", cube, cube), length, dropped)
 
-# %% ../../nbs/52_overfitting.ipynb #a6f8ef3f
-def sharpe_of_sums(mean: Array, sums: Array, squares: Array, n: int | Array) -> tuple[Array, int]:
-    """Sharpe ratio per bar (..., N) from centred sums over `n` bars, and how many had no movement (set to 0)."""
-    spread = squares - sums * sums / n
-    flat = spread <= 1e-12 * squares
-    n_flat = int(np.count_nonzero(flat))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (mean + sums / n) / np.sqrt(spread / (n - 1))
-    return (np.where(flat, 0.0, ratio) if n_flat else ratio), n_flat
+# %% ../../nbs/52_overfitting.ipynb #81d7c6ea
+@dataclass(frozen=True)
+class _Halves:
+    """Block sums rescaled so that a half's Sharpe ratio is (m + u) / sqrt(v - u u), times `unit`."""
 
-# %% ../../nbs/52_overfitting.ipynb #fa78baf8
-def _half_sharpes(blocks: BlockSums) -> Iterator[tuple[slice, Array, Array, int]]:
-    """For each chunk of splits with block 0 inside: which splits, Sharpe ratios inside and outside, flat cases."""
-    s = blocks.sums.shape[0]
+    m: Array  # (N,)
+    u: Array  # (S, N)
+    v: Array  # (S, N)
+    unit: float
+
+
+def _rescale(blocks: BlockSums) -> _Halves:
+    n = blocks.length * (blocks.sums.shape[0] // 2)
+    unit = float(np.sqrt((n - 1) / n))
+    sd = np.sqrt(blocks.squares.sum(axis=0) / (2 * n))
+    return _Halves(blocks.mean / (sd * unit), blocks.sums / (sd * np.sqrt(n * (n - 1.0))),
+                   blocks.squares / (sd * sd * (n - 1)), unit)
+
+# %% ../../nbs/52_overfitting.ipynb #98ab81f4
+def _ratios(member: Array, halves: _Halves, u: Array, v: Array) -> int:
+    """Overwrite `u` (C, N) with the Sharpe ratios of the splits in `member` (C, S); returns the flat cases."""
+    np.matmul(member, halves.u, out=u)
+    np.matmul(member, halves.v, out=v)
+    square = u * u
+    flat = None
+    if (v - square).min() <= 1e-9:  # rare: look closely
+        flat = v - square <= 1e-12 * v
+        v[flat] = 1.0 + square[flat]
+    v -= square
+    np.sqrt(v, out=v)
+    u += halves.m
+    u /= v
+    if flat is None:
+        return 0
+    u[flat] = 0.0
+    return int(np.count_nonzero(flat))
+
+# %% ../../nbs/52_overfitting.ipynb #996ba81c
+def _half_sharpes(halves: _Halves) -> Iterator[tuple[slice, Array, Array, int]]:
+    """For each chunk of splits with block 0 inside: which splits, Sharpe ratios inside and outside, flat cases.
+
+    The arrays are overwritten by the next chunk.
+    """
+    s, n = halves.u.shape
     chosen = np.array([(0, *rest) for rest in combinations(range(1, s), s // 2 - 1)], dtype=np.intp)
     member = np.zeros((len(chosen), s))
     np.put_along_axis(member, chosen, 1.0, axis=1)
-    n = blocks.length * (s // 2)
+    inside, outside, work = (np.empty((CHUNK, n)) for _ in range(3))
     for start in range(0, len(chosen), CHUNK):
         part = member[start: start + CHUNK]
-        inside, flat_in = sharpe_of_sums(blocks.mean, part @ blocks.sums, part @ blocks.squares, n)
-        other = 1.0 - part
-        outside, flat_out = sharpe_of_sums(blocks.mean, other @ blocks.sums, other @ blocks.squares, n)
-        yield slice(start, start + len(part)), inside, outside, flat_in + flat_out
+        size = len(part)
+        flat = _ratios(part, halves, inside[:size], work[:size])
+        flat += _ratios(1.0 - part, halves, outside[:size], work[:size])
+        yield slice(start, start + size), inside[:size], outside[:size], flat
 
 # %% ../../nbs/52_overfitting.ipynb #d3eddebb
 def _pick(inside: Array, outside: Array) -> tuple[Index, Array, Array, Array]:
@@ -117,9 +147,13 @@ def _pick(inside: Array, outside: Array) -> tuple[Index, Array, Array, Array]:
     rows = np.arange(len(inside))
     best = (inside >= inside.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
     earned = outside[rows, best]
-    below = np.count_nonzero(outside < (earned - TIE)[:, None], axis=1)
-    up_to = np.count_nonzero(outside <= (earned + TIE)[:, None], axis=1)
+    below = _count(outside < (earned - TIE)[:, None])
+    up_to = _count(outside <= (earned + TIE)[:, None])
     return best, inside[rows, best], earned, 0.5 * (below + up_to + 1.0)
+
+
+def _count(true: NDArray[np.bool_]) -> Array:
+    return np.asarray(np.add.reduce(true.view(np.uint8), axis=1, dtype=np.uint32), dtype=np.float64)
 
 # %% ../../nbs/52_overfitting.ipynb #2d1cde75
 @dataclass(frozen=True, kw_only=True)
@@ -160,21 +194,22 @@ class CSCVResult:
         low, high = np.percentile(self.mean_oos, [5.0, 95.0])
         return float((high - low) * np.sqrt(bars_per_year))
 
-# %% ../../nbs/52_overfitting.ipynb #954bcf44
-def _all_splits(blocks: BlockSums) -> tuple[Index, Array, Array, int]:
-    """Picks (C,), values (4, C) = inside, outside, rank, mean outside; mean outside (N,) per column; flat cases."""
-    s = blocks.sums.shape[0]
-    half = sum(1 for _ in combinations(range(s - 1), s // 2 - 1))
+# %% ../../nbs/52_overfitting.ipynb #165b5c3e
+def _all_splits(halves: _Halves) -> tuple[Index, Array, Array, int]:
+    """Picks (C,), values (4, C) = inside, outside, mean outside, rank; mean outside (N,) per column; flat cases."""
+    s = halves.u.shape[0]
+    half = comb(s, s // 2) // 2
     best, values = np.zeros(2 * half, dtype=np.intp), np.zeros((4, 2 * half))
-    total, n_flat = np.zeros(blocks.mean.shape), 0
-    for at, inside, outside, flat in _half_sharpes(blocks):
+    total, n_flat = np.zeros(halves.m.shape), 0
+    for at, inside, outside, flat in _half_sharpes(halves):
         mirror = 2 * half - 1 - np.arange(at.start, at.stop)
-        best[at], values[0, at], values[1, at], values[2, at] = _pick(inside, outside)
-        best[mirror], values[0, mirror], values[1, mirror], values[2, mirror] = _pick(outside, inside)
-        values[3, at], values[3, mirror] = outside.mean(axis=1), inside.mean(axis=1)
+        best[at], values[0, at], values[1, at], values[3, at] = _pick(inside, outside)
+        best[mirror], values[0, mirror], values[1, mirror], values[3, mirror] = _pick(outside, inside)
+        values[2, at], values[2, mirror] = outside.mean(axis=1), inside.mean(axis=1)
         total += inside.sum(axis=0) + outside.sum(axis=0)
         n_flat += flat
-    return best, values, total / (2 * half), n_flat
+    values[:3] *= halves.unit
+    return best, values, total * halves.unit / (2 * half), n_flat
 
 
 def _regression(x: Array, y: Array) -> tuple[float, float, float]:
@@ -218,7 +253,7 @@ def cscv(performance: ArrayLike, n_blocks: int = 16) -> CSCVResult:
 def cscv_rows(x: Array, names: tuple[str, ...], n_blocks: int) -> CSCVResult:
     """Inner layer of `cscv`, for a matrix already checked."""
     blocks = block_sums(x, n_blocks)
-    best, (inside, outside, rank, mean), mean_oos, n_flat = _all_splits(blocks)
+    best, (inside, outside, mean, rank), mean_oos, n_flat = _all_splits(_rescale(blocks))
     logits = np.log(rank / (len(names) + 1.0 - rank))
     slope, intercept, r_squared = _regression(inside, outside)
     arrays = {"logits": logits, "omega": rank / (len(names) + 1.0), "is_perf": inside.copy(),

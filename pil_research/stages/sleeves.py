@@ -69,6 +69,8 @@ def normalise_sleeves(weights: NDArray[np.float64], vol: NDArray[np.float64], vo
 OBS_ABSENT, OBS_OK, OBS_MISSING, OBS_DEAD, OBS_DEMOTED, OBS_YOUNG = range(6)
 OBSERVATIONS = ("absent", "ok", "missing", "dead", "demoted", "young")
 LIVENESS_REASONS = ("ok", "young", "non_finite", "no_volatility", "frozen_returns", "frozen_prices")
+_OBSERVED = np.array([OBS_OK, OBS_YOUNG, OBS_DEAD, OBS_DEAD, OBS_DEAD, OBS_DEAD], dtype=np.int8)  # by reason
+_YOUNG, _INFINITE, _STILL, _FROZEN, _STUCK = np.arange(1, 6, dtype=np.int8)
 
 
 class Liveness(NamedTuple):
@@ -91,15 +93,23 @@ def repeated_returns(returns: NDArray[np.float64], bars: int) -> NDArray[np.bool
     -------
     (K,) bool array
     """
-    tail = returns[-4 * bars:]
+    last = returns[-bars:]
+    if len(last) == bars and np.isfinite(last).all():
+        high, low = last.max(axis=0), last.min(axis=0)
+    else:
+        high, low = _recent_range(returns[-4 * bars:], bars)
+    size = np.maximum(np.abs(high), np.abs(low))
+    return np.asarray((size > 0.0) & (high - low <= 1e-12 * size))
+
+
+def _recent_range(tail: NDArray[np.float64], bars: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest and smallest of the last `bars` finite values of each column; 0 and 0 where there are fewer."""
     there = np.isfinite(tail)
     recent = there & (there[::-1].cumsum(axis=0)[::-1] <= bars)
+    full = np.count_nonzero(recent, axis=0) == bars
     high = np.where(recent, tail, -np.inf).max(axis=0, initial=-np.inf)
     low = np.where(recent, tail, np.inf).min(axis=0, initial=np.inf)
-    full = recent.sum(axis=0) == bars
-    high, low = np.where(full, high, 0.0), np.where(full, low, 0.0)
-    size = np.maximum(np.abs(high), np.abs(low))
-    return np.asarray(full & (size > 0.0) & (high - low <= 1e-12 * size))
+    return np.where(full, high, 0.0), np.where(full, low, 0.0)
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #78f58410
 def unchanged_prices(asset_returns: NDArray[np.float64], weights: NDArray[np.float64], bars: int) -> NDArray[np.bool_]:
@@ -151,17 +161,14 @@ def check_liveness(returns: NDArray[np.float64], vol: NDArray[np.float64], vol_f
     -----
     Source: SPEC section 3, "Liveness, before estimation".
     """
-    young = np.isfinite(returns).sum(axis=0) < min_observations
-    infinite = np.isinf(returns).any(axis=0)
+    young = np.ones(len(returns)) @ np.isfinite(returns) < min_observations
+    is_infinite = np.isinf(returns)
+    infinite = is_infinite.any(axis=0) if is_infinite.any() else np.zeros(len(young), dtype=np.bool_)
     still = ~(vol > 0.1 * _over_last(vol_floor))
-    frozen = repeated_returns(returns, frozen_bars)
-    stuck = np.zeros_like(frozen) if frozen_prices is None else frozen_prices
-    shape = np.broadcast_shapes(still.shape, frozen.shape)
-    reason = np.zeros(shape, dtype=np.int8)
-    for code, test in ((5, stuck), (4, frozen), (3, still), (2, infinite), (1, young)):
-        reason[np.broadcast_to(test, shape)] = code
-    observed = np.array([OBS_OK, OBS_YOUNG, OBS_DEAD, OBS_DEAD, OBS_DEAD, OBS_DEAD], dtype=np.int8)[reason]
-    return Liveness(observed, reason)
+    stuck = np.int8(0) if frozen_prices is None else frozen_prices * _STUCK
+    reason = np.where(repeated_returns(returns, frozen_bars), _FROZEN, stuck)
+    reason = np.where(young, _YOUNG, np.where(infinite, _INFINITE, np.where(still, _STILL, reason)))
+    return Liveness(_OBSERVED[reason], reason)
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #cde235d7
 ABSENT, LIVE, HELD, QUARANTINED, DEMOTED = range(5)
