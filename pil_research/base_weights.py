@@ -68,6 +68,7 @@ class BaseWeights:
         self.cross = np.array([self.combos.index(w) for w in cross])
         self._first, self._masks = 0, np.zeros((0, len(est.history.sleeve_ids)), dtype=bool)
         self._weights, self._rungs = np.zeros((0, 0, 0)), np.zeros((0, 0), dtype=np.int64)
+        self._pairs: tuple[NDArray[Any], ...] = ()  # correlation and closest pair of each precomputed row
 
     def precompute(self, first: int, masks: Bools) -> None:
         """All rows from `first` on, for the members in `masks` (rows, K); grouped by equal members."""
@@ -77,6 +78,8 @@ class BaseWeights:
                 for i in {c[0] for c in self.combos}}
         asked = [allocate_members(covs[c[0]], masks, c) for c in self.combos]
         self._weights, self._rungs = np.stack([w for w, _ in asked]), np.stack([g for _, g in asked])
+        corr = correlation(covs[self.combos[0][0]])
+        self._pairs = (corr, *closest_pair(corr, masks))
 
     def at(self, row: int, active: Bools) -> Bases:
         """The bases of every configuration for its `active` (C, K) members, from row `row`."""
@@ -87,7 +90,9 @@ class BaseWeights:
         r = row - self._first
         if 0 <= r < len(self._masks) and (active == self._masks[r]).all():
             weights, rungs = self._weights[:, r], self._rungs[:, r]
-            return self._bases(row, weights[self.pick], rungs[self.pick], weights[self.cross], active)
+            corr, rho, i, j = (x[r] for x in self._pairs)
+            return Bases(weights[self.pick], rungs[self.pick], weights[self.cross], np.full(len(active), rho),
+                         (int(i), int(j)), corr)
         weights, rungs, cross = np.zeros(active.shape), np.zeros(len(active), dtype=np.int64), np.zeros(active.shape)
         same = len(active) == 1 or bool((active == active[0]).all())
         for mask in active[:1] if same else np.unique(active, axis=0):

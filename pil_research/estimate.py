@@ -17,7 +17,7 @@ from .config import PILConfig
 from .estimators.book_vol import AssetRisk
 from .estimators.covariance import rolling_covariance
 from .estimators.ewma import ewma_vol, ewma_weights, rolling_ewma_vol
-from .estimators.skill import all_step_ics, skill_from_steps
+from .estimators.skill import all_step_ics, skill_scores
 from .estimators.sleeve_returns import sleeve_return_matrix
 from .stages.sleeves import OBS_ABSENT, OBS_MISSING, OBS_OK, Liveness, check_liveness, unchanged_prices
 from .types import InputError
@@ -271,6 +271,7 @@ class Estimator:
         self._covs: dict[int, tuple[int, Bools, Floats]] = {}
         self._last_cov: dict[int, tuple[tuple[int, bytes], Floats]] = {}
         self._risk: tuple[int, AssetRisk] | None = None
+        self._skill: tuple[int, Floats] = (0, np.zeros((0, len(history.sleeve_ids))))
         self.update()
 
     def update(self) -> None:
@@ -346,13 +347,18 @@ def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints, members: Bools) -> Floa
 
 
 def precompute(est: Estimator, first: int, masks: Bools) -> None:
-    """Covariances of the members in `masks` (rows, K) for all rows from `first` on, one pass a set and membership."""
+    """Covariances of the members in `masks` (rows, K) for all rows from `first` on, and the skill of each row, one pass each."""
     for i, s in enumerate(est.sets):
         covs = np.empty((len(masks), masks.shape[1], masks.shape[1]))
         for mask in np.unique(masks, axis=0):
             at = np.flatnonzero((masks == mask).all(axis=1))
             covs[at] = _sleeve_cov(est.rows("scaled"), s, first + at, mask)
         est._covs[i] = (first, masks, covs)
+    on, step, half_life, window, min_steps = est.settings.tilt
+    if on and est.history.sleeve_ids:
+        z, _ = skill_scores(est.rows("ic"), first + 1 + np.arange(len(masks)), step=step, half_life=half_life, window=window,
+                            min_steps=min_steps)
+        est._skill = (first, z)
 
 # %% ../nbs/09_estimate.ipynb #f6423dad
 def sleeve_cov(est: Estimator, i: int, row: int, members: Bools | None = None) -> Floats:
@@ -399,9 +405,11 @@ def skill_z(est: Estimator, row: int) -> Floats:
     on, step, half_life, window, min_steps = est.settings.tilt
     if not on or not est.history.sleeve_ids:
         return np.zeros(len(est.history.sleeve_ids))
-    ends = np.arange(row, np.maximum(row - window, step - 1), -step)[::-1]
-    z, _ = skill_from_steps(est.rows("ic")[ends].T, step=step, half_life=half_life, min_steps=min_steps)
-    return np.asarray(z)
+    first, known = est._skill
+    if 0 <= row - first < len(known):
+        return np.asarray(known[row - first])
+    z, _ = skill_scores(est.rows("ic"), [row + 1], step=step, half_life=half_life, window=window, min_steps=min_steps)
+    return np.asarray(z[0])
 
 # %% ../nbs/09_estimate.ipynb #a142cead
 def _observe(est: Estimator, row: int) -> Liveness:

@@ -452,37 +452,12 @@ class PortfolioIntegrator:
         self._sleeve_index: tuple[tuple[str, ...], pd.Index] | None = None
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
-            self._restore(state)
-
-    def _restore(self, state: BookState) -> None:
-        if state.schema != self.SCHEMA:
-            raise StateError(f"state has schema {state.schema}, this version reads {self.SCHEMA}; migrate it first",
-                             code="SCHEMA", field="state.schema", value=state.schema, limit=self.SCHEMA)
-        if state.config_fingerprint != self._fingerprint:
-            raise StateError("the state was made under another configuration; continue with that one or migrate with "
-                             "an operator's consent", code="CONFIG_MISMATCH", field="state.config_fingerprint",
-                             value=state.config_fingerprint, limit=self._fingerprint)
-        if not state.values and state.seq == 0:
-            return  # nothing was decided yet
-        self._ids, self._symbols = tuple(state.sleeve_ids), tuple(state.symbols)
-        blank = initial_state(1, len(self._ids), len(self._symbols), 1.0)
-        self._arrays = _state_from(state.values, blank)
-        month, clusters = state.values.get("clusters", ("", ()))
-        self._clusters = self._next_clusters = (month, tuple(clusters))
-        self._kills = _stored_kills(state.values.get("kills"))
-        self._seq, self._last_id, self._last_hash = state.seq, state.last_decision_id, state.last_input_hash
-        self._last_session, self._stored = state.last_session, state.last_decision
+            _restore(self, state)
 
     @property
     def state(self) -> BookState:
         """The memory as a value: store it, compare it, hand it to the next integrator."""
-        values = {} if self._arrays is None else {**_state_values(self._arrays), "clusters": _encode(self._clusters),
-                                                       "kills": _encode(list(vars(self._kills).values()))}
-        last = self._last.to_dict() if self._last is not None else dict(self._stored)
-        return BookState(schema=self.SCHEMA, seq=self._seq, config_fingerprint=self._fingerprint, sleeve_ids=self._ids,
-                         symbols=self._symbols, values=values, last_decision_id=self._last_id,
-                         last_session=self._last_session, last_slot=str(last.get("slot", "")),
-                         last_input_hash=self._last_hash, last_decision=last)
+        return _state_of(self)
 
     def build_target_book(self, snapshot: Snapshot) -> Decision:
         """The decision of one slot.
@@ -495,6 +470,34 @@ class PortfolioIntegrator:
             The finished book broke a rule; the state did not change. Hold, reduce only.
         """
         return build_target_book(self, snapshot)
+
+# %% ../nbs/21_integrator.ipynb #474a252c
+def _state_of(self: PortfolioIntegrator) -> BookState:
+    arrays = {} if self._arrays is None else _state_values(self._arrays)
+    values = {**arrays, "clusters": _encode(self._clusters), "kills": _encode(list(vars(self._kills).values()))}
+    last = self._last.to_dict() if self._last is not None else dict(self._stored)
+    return BookState(schema=self.SCHEMA, seq=self._seq, config_fingerprint=self._fingerprint, sleeve_ids=self._ids,
+                     symbols=self._symbols, values=values, last_decision_id=self._last_id,
+                     last_session=self._last_session, last_slot=str(last.get("slot", "")),
+                     last_input_hash=self._last_hash, last_decision=last)
+
+
+def _restore(self: PortfolioIntegrator, state: BookState) -> None:
+    if state.schema != self.SCHEMA:
+        raise StateError(f"state has schema {state.schema}, this version reads {self.SCHEMA}; migrate it first",
+                         code="SCHEMA", field="state.schema", value=state.schema, limit=self.SCHEMA)
+    if state.config_fingerprint != self._fingerprint:
+        raise StateError("the state was made under another configuration; continue with that one or migrate with "
+                         "an operator's consent", code="CONFIG_MISMATCH", field="state.config_fingerprint",
+                         value=state.config_fingerprint, limit=self._fingerprint)
+    self._ids, self._symbols = tuple(state.sleeve_ids), tuple(state.symbols)
+    if set(state.values) != {"clusters", "kills"} or state.symbols:  # else no step was made yet
+        self._arrays = _state_from(state.values, initial_state(1, len(self._ids), len(self._symbols), 1.0))
+    month, clusters = state.values.get("clusters", ("", ()))
+    self._clusters = self._next_clusters = (month, tuple(clusters))
+    self._kills = _stored_kills(state.values.get("kills"))
+    self._seq, self._last_id, self._last_hash = state.seq, state.last_decision_id, state.last_input_hash
+    self._last_session, self._stored = state.last_session, state.last_decision
 
 # %% ../nbs/21_integrator.ipynb #d89be5e9
 def decision_id(session: pd.Timestamp, slot: str, config_fingerprint: str) -> str:

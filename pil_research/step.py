@@ -105,6 +105,7 @@ class StepInputs:
     sleeves_absent: bool = False
     re_arm: bool = False
     expected_gain: Floats | None = None  # (M,)
+    quiet: bool = False  # no alarms: a study has nobody to read them
 
 # %% ../nbs/20_step.ipynb #28f91e80
 @dataclass(frozen=True)
@@ -576,7 +577,7 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
     trades = _trade(p, s, x, terms, book, read, equity, hold, reduce_only, held_active)
     bound = _binding(p, terms, weights, book, read, trades)
     _check_last_line(p, x, terms, book, trades)
-    alarms = _alarms(p, s, x, terms, st, weights, book, read, trades, bound)
+    alarms = () if x.quiet else _alarms(p, s, x, terms, st, weights, book, read, trades, bound)
     limits = np.stack([terms.name, terms.cluster, terms.net, terms.gross], axis=-1)
     after = _next_state(s, x, st, weights, governor, terms, read, book, trades, bound, killed, limits)
     decision = _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, alarms)

@@ -401,8 +401,7 @@ class Decision:
         `exposures` minus what is held now, as a fraction of equity.
     sleeve_weights : pandas.Series
         Applied sleeve weights after the probation ramp; they sum to one minus cash.
-    stages : tuple of StageRecord
-    alarms : tuple of Alarm
+    stages, alarms : tuple of StageRecord, tuple of Alarm
     binding : tuple of str
         Every constraint that bound, from the closed list `BINDING`.
     haircuts : mapping
@@ -437,10 +436,7 @@ class Decision:
         InputError
             If `name` is neither a symbol nor a sleeve of this decision.
         """
-        if self.passport is None:
-            raise InputError("this decision was read back from storage, without its passport; replay it to explain it",
-                             code="NO_PASSPORT", field="passport", subject=str(name)[:40])
-        return self.passport.explain(name)
+        return _passport_of(self, name).explain(name)
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values, non-finite numbers as None."""
@@ -478,6 +474,13 @@ def plain(x: Any) -> Any:
     if isinstance(x, (float, np.floating)):
         return float(x) if math.isfinite(float(x)) else None
     return x if x is None else str(x)
+
+
+def _passport_of(decision: Decision, name: str) -> Any:
+    if decision.passport is None:
+        raise InputError("this decision was read back from storage, without its passport; replay it to explain it",
+                         code="NO_PASSPORT", field="passport", subject=str(name)[:40])
+    return decision.passport
 
 
 def decision_to_dict(d: Decision) -> dict[str, Any]:

@@ -16,14 +16,35 @@ from pil_research.research.panel_frames import panel_from_frames
 from pil_research.research.walk_forward import snapshot_at
 from pil_research.types import Decision, Snapshot
 
-FAST = PILConfig().replace(**{"covariance.window": 120, "covariance.min_overlap": 30, "sleeves.vol_window": 120,
-                              "sleeves.min_observations": 30, "tilt.window": 126, "risk.window": 60})
-CAPPED, FAST = FAST, FAST.replace(**{"caps.name": 0.8, "caps.cluster": 1.6, "caps.net": 1.6, "ladder.name": [0.8] * 4,
-                                     "ladder.gross": [2.0] * 4})  # FAST leaves room; CAPPED has the caps of SPEC
+FAST = PILConfig().replace(
+    **{
+        "covariance.window": 120,
+        "covariance.min_overlap": 30,
+        "sleeves.vol_window": 120,
+        "sleeves.min_observations": 30,
+        "tilt.window": 126,
+        "risk.window": 60,
+    }
+)
+CAPPED, FAST = (
+    FAST,
+    FAST.replace(
+        **{"caps.name": 0.8, "caps.cluster": 1.6, "caps.net": 1.6, "ladder.name": [0.8] * 4, "ladder.gross": [2.0] * 4}
+    ),
+)  # FAST leaves room; CAPPED has the caps of SPEC
 
 
-def small_panel(seed: int = 0, k: int = 4, m: int = 8, t: int = 200, *, missing: float = 0.0, memory: float = 0.95,
-                regime: bool = False, **sleeve_facts: Any) -> Panel:
+def small_panel(
+    seed: int = 0,
+    k: int = 4,
+    m: int = 8,
+    t: int = 200,
+    *,
+    missing: float = 0.0,
+    memory: float = 0.95,
+    regime: bool = False,
+    **sleeve_facts: Any,
+) -> Panel:
     """Random returns and slowly moving targets; two asset classes; roles in turn."""
     rng = np.random.default_rng(seed)
     days = pd.bdate_range("2020-01-01", periods=t, name="date")
@@ -38,8 +59,16 @@ def small_panel(seed: int = 0, k: int = 4, m: int = 8, t: int = 200, *, missing:
         signal[i] = state
     frame = pd.DataFrame(returns, index=days, columns=symbols)
     targets = {s: pd.DataFrame(signal[:, j], index=days, columns=symbols) for j, s in enumerate(ids)}
-    info = pd.DataFrame({"asset_class": ["Equities" if i % 2 else "Metals" for i in range(m)], "kind": "future",
-                         "half_spread_bps": 1.0, "fee_bps": 0.2, "adv_usd": 1e9}, index=symbols)
+    info = pd.DataFrame(
+        {
+            "asset_class": ["Equities" if i % 2 else "Metals" for i in range(m)],
+            "kind": "future",
+            "half_spread_bps": 1.0,
+            "fee_bps": 0.2,
+            "adv_usd": 1e9,
+        },
+        index=symbols,
+    )
     roles = ["defensive", "cyclical", "neutral"]
     sleeves = pd.DataFrame({"role": [roles[j % 3] for j in range(k)]}, index=ids)
     for name, values in sleeve_facts.items():
@@ -60,12 +89,14 @@ def snapshot(panel: Panel, row: int, **changes: Any) -> Snapshot:
 
 def without(made: Snapshot, *ids: str) -> Snapshot:
     """The snapshot with the targets of some sleeves missing today: no weights, no row of yesterday."""
+
     def blank(s: Any) -> Any:
         if s.id not in ids:
             return s
         history = s.history.copy()
         history.iloc[-1] = np.nan
         return replace(s, weights=None, history=history)
+
     return replace(made, sleeves=tuple(blank(s) for s in made.sleeves or ()))
 
 
@@ -84,7 +115,9 @@ class Live:
         self.integrator = PortfolioIntegrator(self.config)
         self.positions = pd.Series(0.0, index=list(self.panel.symbols))
 
-    def day(self, row: int, change: Callable[[Snapshot], Snapshot] | None = None, earn: bool = True, **keys: Any) -> Decision:
+    def day(
+        self, row: int, change: Callable[[Snapshot], Snapshot] | None = None, earn: bool = True, **keys: Any
+    ) -> Decision:
         """Decide for the session at `row`, trade without costs and earn its bar."""
         made = snapshot(self.panel, row, **{"equity": self.equity, "positions": self.positions, **keys})
         decision = self.integrator.build_target_book(change(made) if change else made)

@@ -41,5 +41,5 @@ def test_unit_of_a_span(harness: ModuleType) -> None:
 def test_live_feed_gives_one_decision_a_day(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     live = importlib.import_module("live")
     feed = live.Feed(3, 8, 4)
-    median, slow, first = live.warm(feed, 3, skip=1)
-    assert 0.0 < median <= slow and len(first) == 8 and float(first.abs().sum()) > 0.0
+    median, slow, opening, first = live.warm(feed, 3, skip=1)
+    assert 0.0 < median <= slow and opening > 0.0 and len(first) == 8 and float(first.abs().sum()) > 0.0

@@ -18,31 +18,103 @@ BASE = PILConfig()
 KEYS = [f"{s}.{k}" for s, table in BASE.to_dict().items() for k in table]
 
 SPEC_8: dict[str, Any] = {
-    "allocation.method": "hrp", "allocation.variant": "direct", "covariance.window": 252, "covariance.half_life": 63.0,
-    "covariance.target": "constant_correlation", "covariance.intensity_scale": 1.0, "covariance.min_overlap": 60,
-    "risk.window": 120, "risk.half_life": 60.0, "risk.min_observations": 30, "risk.model": "shrinkage", "risk.factors": 5,
-    "sleeves.vol_target": 0.10, "sleeves.vol_window": 504, "sleeves.vol_half_life": 42.0, "sleeves.vol_floor": 0.005,
-    "sleeves.min_observations": 60, "sleeves.coverage": 0.95, "sleeves.normalise": True, "sleeves.held_sessions": 3,
-    "sleeves.frozen_bars": 5, "vol_target.target": 0.10, "vol_target.leverage_max": 2.0, "vol_target.leverage_alarm": 0.3,
-    "vol_target.enabled": True, "regime.risk_on": 1.2, "regime.transition": 1.0, "regime.crisis": 0.8, "regime.role_tilt": 0.2,
-    "regime.enabled": True, "caps.gross": 2.0, "caps.net": 1.0, "caps.name": 0.15, "caps.cluster": 0.50,
-    "caps.cluster_correlation": 0.5, "caps.drift_tolerance": 1.10, "caps.enabled": True, "allocation.sleeve_cap": 0.30,
-    "tilt.bound": 0.25, "tilt.step": 21, "tilt.half_life": 63.0, "tilt.window": 504, "tilt.min_steps": 6, "tilt.warm_up": 40,
-    "tilt.skill": True, "tilt.redundancy": False, "tilt.redundancy_threshold": 0.7, "allocation.smoothing": 0.8,
-    "allocation.apply_threshold": 0.02, "allocation.probation_sessions": 20, "allocation.cadence": "daily",
-    "allocation.divergence_alarm": 0.15, "allocation.correlation_alarm": 0.9, "governor.start": 0.05, "governor.floor_at": 0.12,
-    "governor.flat_at": 0.15, "governor.floor": 0.2, "governor.flat_sessions": 20, "governor.mark_half_life": 126.0,
-    "governor.max_reentries": 2, "governor.reentry_window": 252, "governor.lifetime_limit": 0.25, "governor.enabled": True,
-    "governor.reference_vol": 0.10, "kill_tiers.warn": 0.05, "kill_tiers.throttle": 0.12, "kill_tiers.no_new": 0.135,
-    "kill_tiers.throttle_multiplier": 0.5, "kill_tiers.release": 0.01, "kill_tiers.no_new_sessions": 20,
-    "kill_tiers.daily_loss": 0.03, "turnover.risk_cut": 0.95, "turnover.risk_raise": 1.10, "turnover.band": 0.0075,
-    "turnover.band_relative": 0.5, "turnover.trade_to": "target", "turnover.gate": True, "turnover.gate_sharpe": 0.5,
-    "turnover.gate_horizon": 20, "turnover.impact": 1.0, "sizing.kelly": 0.5, "sizing.fraction": 1.0,
-    "schedule.allocation_time": "15:30", "schedule.slots": ("09:35", "12:00", "14:00", "15:30"), "schedule.max_events": 2,
-    "schedule.event_move": 0.01, "schedule.early_close_minutes": 30, "ladder.thresholds": (1e5, 1e6, 1e7),
-    "ladder.gross": (1.0, 1.5, 2.0, 3.0), "ladder.name": (0.20, 0.15, 0.12, 0.10),
-    "ladder.min_ticket": (0.02, 0.005, 0.0025, 0.001), "ladder.max_names": 15, "ladder.up_factor": 1.05,
-    "ladder.migrate_sessions": 5, "ladder.dust": 0.5, "gates.bootstrap": 0.90}
+    "allocation.method": "hrp",
+    "allocation.variant": "direct",
+    "covariance.window": 252,
+    "covariance.half_life": 63.0,
+    "covariance.target": "constant_correlation",
+    "covariance.intensity_scale": 1.0,
+    "covariance.min_overlap": 60,
+    "risk.window": 120,
+    "risk.half_life": 60.0,
+    "risk.min_observations": 30,
+    "risk.model": "shrinkage",
+    "risk.factors": 5,
+    "sleeves.vol_target": 0.10,
+    "sleeves.vol_window": 504,
+    "sleeves.vol_half_life": 42.0,
+    "sleeves.vol_floor": 0.005,
+    "sleeves.min_observations": 60,
+    "sleeves.coverage": 0.95,
+    "sleeves.normalise": True,
+    "sleeves.held_sessions": 3,
+    "sleeves.frozen_bars": 5,
+    "vol_target.target": 0.10,
+    "vol_target.leverage_max": 2.0,
+    "vol_target.leverage_alarm": 0.3,
+    "vol_target.enabled": True,
+    "regime.risk_on": 1.2,
+    "regime.transition": 1.0,
+    "regime.crisis": 0.8,
+    "regime.role_tilt": 0.2,
+    "regime.enabled": True,
+    "caps.gross": 2.0,
+    "caps.net": 1.0,
+    "caps.name": 0.15,
+    "caps.cluster": 0.50,
+    "caps.cluster_correlation": 0.5,
+    "caps.drift_tolerance": 1.10,
+    "caps.enabled": True,
+    "allocation.sleeve_cap": 0.30,
+    "tilt.bound": 0.25,
+    "tilt.step": 21,
+    "tilt.half_life": 63.0,
+    "tilt.window": 504,
+    "tilt.min_steps": 6,
+    "tilt.warm_up": 40,
+    "tilt.skill": True,
+    "tilt.redundancy": False,
+    "tilt.redundancy_threshold": 0.7,
+    "allocation.smoothing": 0.8,
+    "allocation.apply_threshold": 0.02,
+    "allocation.probation_sessions": 20,
+    "allocation.cadence": "daily",
+    "allocation.divergence_alarm": 0.15,
+    "allocation.correlation_alarm": 0.9,
+    "governor.start": 0.05,
+    "governor.floor_at": 0.12,
+    "governor.flat_at": 0.15,
+    "governor.floor": 0.2,
+    "governor.flat_sessions": 20,
+    "governor.mark_half_life": 126.0,
+    "governor.max_reentries": 2,
+    "governor.reentry_window": 252,
+    "governor.lifetime_limit": 0.25,
+    "governor.enabled": True,
+    "governor.reference_vol": 0.10,
+    "kill_tiers.warn": 0.05,
+    "kill_tiers.throttle": 0.12,
+    "kill_tiers.no_new": 0.135,
+    "kill_tiers.throttle_multiplier": 0.5,
+    "kill_tiers.release": 0.01,
+    "kill_tiers.no_new_sessions": 20,
+    "kill_tiers.daily_loss": 0.03,
+    "turnover.risk_cut": 0.95,
+    "turnover.risk_raise": 1.10,
+    "turnover.band": 0.0075,
+    "turnover.band_relative": 0.5,
+    "turnover.trade_to": "target",
+    "turnover.gate": True,
+    "turnover.gate_sharpe": 0.5,
+    "turnover.gate_horizon": 20,
+    "turnover.impact": 1.0,
+    "sizing.kelly": 0.5,
+    "sizing.fraction": 1.0,
+    "schedule.allocation_time": "15:30",
+    "schedule.slots": ("09:35", "12:00", "14:00", "15:30"),
+    "schedule.max_events": 2,
+    "schedule.event_move": 0.01,
+    "schedule.early_close_minutes": 30,
+    "ladder.thresholds": (1e5, 1e6, 1e7),
+    "ladder.gross": (1.0, 1.5, 2.0, 3.0),
+    "ladder.name": (0.20, 0.15, 0.12, 0.10),
+    "ladder.min_ticket": (0.02, 0.005, 0.0025, 0.001),
+    "ladder.max_names": 15,
+    "ladder.up_factor": 1.05,
+    "ladder.migrate_sessions": 5,
+    "ladder.dust": 0.5,
+    "gates.bootstrap": 0.90,
+}
 
 
 def value(config: PILConfig, key: str) -> Any:
@@ -65,12 +137,17 @@ def test_the_table_documents_every_key() -> None:
 
 # ---------------------------------------------------------------- names
 
+
 def typos(word: str) -> set[str]:
     """Every word one edit away (a fixed alphabet for insertions and replacements)."""
     letters = string.ascii_lowercase + "_"
     cut = [(word[:i], word[i:]) for i in range(len(word) + 1)]
-    return ({a + b[1:] for a, b in cut if b} | {a + b[1] + b[0] + b[2:] for a, b in cut if len(b) > 1}
-            | {a + c + b[1:] for a, b in cut if b for c in letters} | {a + c + b for a, b in cut for c in letters}) - {word}
+    return (
+        {a + b[1:] for a, b in cut if b}
+        | {a + b[1] + b[0] + b[2:] for a, b in cut if len(b) > 1}
+        | {a + c + b[1:] for a, b in cut if b for c in letters}
+        | {a + c + b for a, b in cut for c in letters}
+    ) - {word}
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -107,6 +184,7 @@ def test_sections_are_checked(section: str) -> None:
 
 # ---------------------------------------------------------------- ranges
 
+
 def numeric() -> list[tuple[str, str]]:
     table = config_table()
     return [(k, str(table.loc[k, "legal"])) for k in KEYS if str(table.loc[k, "legal"])[0] in "[("]
@@ -138,7 +216,11 @@ def test_range_boundaries(key: str, legal: str) -> None:
     low, high = (float(x) for x in legal[1:-1].split(","))
     first = value(BASE, key)
     whole = isinstance(first, int)
-    beside = (lambda x, up: int(x) + (1 if up else -1)) if whole else (lambda x, up: float(np.nextafter(x, np.inf if up else -np.inf)))
+    beside = (
+        (lambda x, up: int(x) + (1 if up else -1))
+        if whole
+        else (lambda x, up: float(np.nextafter(x, np.inf if up else -np.inf)))
+    )
     at = (lambda x: int(x)) if whole else float
     (refused if legal[0] == "(" else accepted)(key, at(low))
     (refused if legal[-1] == ")" else accepted)(key, at(high))
@@ -162,7 +244,7 @@ def test_percentages_for_fractions_are_refused(key: str, legal: str) -> None:
 @pytest.mark.parametrize("key", [k for k in KEYS if isinstance(value(BASE, k), str)])
 def test_choices(key: str) -> None:
     legal = str(config_table().loc[key, "legal"])
-    for good in (legal.split("|") if "|" in legal else ["15:30"]):
+    for good in legal.split("|") if "|" in legal else ["15:30"]:
         assert value(put(key, good), key) == good
     for bad in ("", "HRP!", 3, None, "25:00", "9:35"):
         with pytest.raises(ConfigError, match=re.escape(key)) as caught:
@@ -178,14 +260,24 @@ def test_switches(key: str) -> None:
             put(key, bad)
 
 
-@pytest.mark.parametrize(("changes", "rule"), [
-    ({"caps.name": 0.9, "caps.gross": 0.5, "caps.net": 0.5}, "name <= gross"), ({"caps.net": 2.5}, "net <= gross"),
-    ({"governor.start": 0.12}, "start < floor_at"), ({"governor.floor_at": 0.15}, "start < floor_at < flat_at"),
-    ({"governor.lifetime_limit": 0.14}, "flat_at <= lifetime_limit"), ({"kill_tiers.warn": 0.12}, "warn < throttle"),
-    ({"kill_tiers.no_new": 0.12}, "warn < throttle < no_new"), ({"regime.crisis": 1.0, "regime.transition": 0.9}, "crisis <= transition"),
-    ({"covariance.window": 59}, "min_overlap"), ({"risk.window": 29}, "min_observations <= window"),
-    ({"schedule.allocation_time": "15:31"}, "one of slots"), ({"ladder.thresholds": [1e5, 1e5, 1e7]}, "rising thresholds"),
-    ({"kill_tiers.no_new": 0.15}, "below governor.flat_at")])
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"caps.name": 0.9, "caps.gross": 0.5, "caps.net": 0.5}, "name <= gross"),
+        ({"caps.net": 2.5}, "net <= gross"),
+        ({"governor.start": 0.12}, "start < floor_at"),
+        ({"governor.floor_at": 0.15}, "start < floor_at < flat_at"),
+        ({"governor.lifetime_limit": 0.14}, "flat_at <= lifetime_limit"),
+        ({"kill_tiers.warn": 0.12}, "warn < throttle"),
+        ({"kill_tiers.no_new": 0.12}, "warn < throttle < no_new"),
+        ({"regime.crisis": 1.0, "regime.transition": 0.9}, "crisis <= transition"),
+        ({"covariance.window": 59}, "min_overlap"),
+        ({"risk.window": 29}, "min_observations <= window"),
+        ({"schedule.allocation_time": "15:31"}, "one of slots"),
+        ({"ladder.thresholds": [1e5, 1e5, 1e7]}, "rising thresholds"),
+        ({"kill_tiers.no_new": 0.15}, "below governor.flat_at"),
+    ],
+)
 def test_cross_field_rules(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(rule)) as caught:
         BASE.replace(**changes)
@@ -200,13 +292,14 @@ def test_tuples_have_a_length() -> None:
 
 # ---------------------------------------------------------------- values
 
+
 def test_two_keys_that_need_each_other_change_together() -> None:
     assert BASE.replace(**{"caps.net": 0.4, "caps.name": 0.3, "caps.gross": 0.4}).caps.gross == 0.4
 
 
 def test_replace_does_not_change_the_original() -> None:
     other = BASE.replace(**{"allocation.method": "erc", "caps.name": 0.1})
-    assert (other.allocation.method, other.caps.name) == ("erc", 0.1) and BASE == PILConfig() and other != BASE
+    assert (other.allocation.method, other.caps.name) == ("erc", 0.1) and PILConfig() == BASE and other != BASE
     with pytest.raises(FrozenInstanceError):
         BASE.caps.name = 1.0  # type: ignore[misc]
     with pytest.raises(ConfigError, match="unknown"):
@@ -214,8 +307,19 @@ def test_replace_does_not_change_the_original() -> None:
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:
-    for i, config in enumerate((BASE, BASE.replace(**{"caps.name": 1.0 / 7.0, "ladder.thresholds": [1e5 / 3.0, 1e6, 2e7],
-                                                      "schedule.slots": ["10:00", "15:30"], "tilt.skill": False}))):
+    for i, config in enumerate(
+        (
+            BASE,
+            BASE.replace(
+                **{
+                    "caps.name": 1.0 / 7.0,
+                    "ladder.thresholds": [1e5 / 3.0, 1e6, 2e7],
+                    "schedule.slots": ["10:00", "15:30"],
+                    "tilt.skill": False,
+                }
+            ),
+        )
+    ):
         path = tmp_path / f"{i}.toml"
         path.write_text(config.to_toml())
         back = PILConfig.load(path)
@@ -223,10 +327,20 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         assert PILConfig.from_dict(config.to_dict()) == config
 
 
-@pytest.mark.parametrize(("text", "code"), [
-    ("[caps]\nname = 10\n", "CONFIG_RANGE"), ("[caps]\nname = 0.1\nname = 0.2\n", "CONFIG_TOML"), ("[caps\n", "CONFIG_TOML"),
-    ("[caps]\nname = '0.1'\n", "CONFIG_TYPE"), ("[caps]\nnaem = 0.1\n", "CONFIG_UNKNOWN_KEY"), ("[cpas]\n", "CONFIG_UNKNOWN_KEY"),
-    ("caps = 3\n", "CONFIG_TYPE"), ("[governor]\nenabled = 1\n", "CONFIG_TYPE"), ("[caps]\nname = nan\n", "CONFIG_TYPE")])
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[caps]\nname = 10\n", "CONFIG_RANGE"),
+        ("[caps]\nname = 0.1\nname = 0.2\n", "CONFIG_TOML"),
+        ("[caps\n", "CONFIG_TOML"),
+        ("[caps]\nname = '0.1'\n", "CONFIG_TYPE"),
+        ("[caps]\nnaem = 0.1\n", "CONFIG_UNKNOWN_KEY"),
+        ("[cpas]\n", "CONFIG_UNKNOWN_KEY"),
+        ("caps = 3\n", "CONFIG_TYPE"),
+        ("[governor]\nenabled = 1\n", "CONFIG_TYPE"),
+        ("[caps]\nname = nan\n", "CONFIG_TYPE"),
+    ],
+)
 def test_bad_files(tmp_path: Path, text: str, code: str) -> None:
     path = tmp_path / "c.toml"
     path.write_text(text)
@@ -244,12 +358,21 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_fingerprints() -> None:
     """The hash is of values alone: it is stable, and one changed value of any key changes it."""
     base = BASE.fingerprint()
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", base) and base == PILConfig().fingerprint() == BASE.replace().fingerprint()
+    assert (
+        re.fullmatch(r"sha256:[0-9a-f]{64}", base) and base == PILConfig().fingerprint() == BASE.replace().fingerprint()
+    )
     prints = {base}
     for key in KEYS:
         old = value(BASE, key)
-        new: Any = (not old if isinstance(old, bool) else old + 1 if isinstance(old, int) else old * (1.0 - 1e-12)
-                    if isinstance(old, float) else None)
+        new: Any = (
+            not old
+            if isinstance(old, bool)
+            else old + 1
+            if isinstance(old, int)
+            else old * (1.0 - 1e-12)
+            if isinstance(old, float)
+            else None
+        )
         if new is None or key == "governor.max_reentries":
             continue
         prints.add(put(key, new).fingerprint())
@@ -257,9 +380,15 @@ def test_fingerprints() -> None:
     import json
     import subprocess
     import sys
+
     code = "from pil_research.config import PILConfig; print(PILConfig().fingerprint())"
     for seed in ("0", "7"):
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                             env={"PYTHONHASHSEED": seed, "PATH": "", "TZ": "Asia/Tokyo", "LC_ALL": "C"})
+        out = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PATH": "", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+        )
         assert out.stdout.strip() == base
     assert json.loads(json.dumps(BASE.to_dict())) == BASE.to_dict()

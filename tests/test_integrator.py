@@ -39,6 +39,7 @@ def decide(made: Snapshot, config: Any = FAST) -> Decision:
 
 # ---------------------------------------------------------------- point in time
 
+
 def spoil_returns(f: pd.DataFrame, session: pd.Timestamp, how: str, rng: np.random.Generator) -> pd.DataFrame:
     """A table whose rows dated on or after the session were changed, removed or added."""
     out, late = f.copy(), f.index >= session
@@ -51,7 +52,9 @@ def spoil_returns(f: pd.DataFrame, session: pd.Timestamp, how: str, rng: np.rand
     elif how == "delete":
         out = out.loc[~late]
     elif how == "append":
-        more = pd.DataFrame(rng.standard_normal((5, f.shape[1])), index=pd.bdate_range("2031-01-01", periods=5), columns=f.columns)
+        more = pd.DataFrame(
+            rng.standard_normal((5, f.shape[1])), index=pd.bdate_range("2031-01-01", periods=5), columns=f.columns
+        )
         out = pd.concat([out, more])
     elif how == "same_session":
         out = pd.concat([out.loc[~late], pd.DataFrame(9.0, index=[session], columns=f.columns)])
@@ -59,19 +62,30 @@ def spoil_returns(f: pd.DataFrame, session: pd.Timestamp, how: str, rng: np.rand
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(["nan", "x10", "noise", "delete", "append", "same_session"]), st.sampled_from(["returns", "history", "both"]),
-       st.integers(95, 199), st.integers(0, 10**6))
+@given(
+    st.sampled_from(["nan", "x10", "noise", "delete", "append", "same_session"]),
+    st.sampled_from(["returns", "history", "both"]),
+    st.integers(95, 199),
+    st.integers(0, 10**6),
+)
 def test_nothing_dated_on_or_after_the_session_matters(how: str, what: str, row: int, seed: int) -> None:
     """SPEC section 2: the decision for t is bitwise a function of data through t-1."""
     rng, session = np.random.default_rng(seed), PANEL.dates[row]
-    full = replace(snapshot(PANEL, row), asset_returns=PANEL.returns, sleeves=tuple(
-        replace(s, history=PANEL.targets[s.id]) for s in snapshot(PANEL, row).sleeves or ()))
+    full = replace(
+        snapshot(PANEL, row),
+        asset_returns=PANEL.returns,
+        sleeves=tuple(replace(s, history=PANEL.targets[s.id]) for s in snapshot(PANEL, row).sleeves or ()),
+    )
     changed = full
     if what in ("returns", "both"):
         changed = replace(changed, asset_returns=spoil_returns(PANEL.returns, session, how, rng))
     if what in ("history", "both"):
-        changed = replace(changed, sleeves=tuple(
-            replace(s, history=spoil_returns(PANEL.targets[s.id], session, how, rng)) for s in full.sleeves or ()))
+        changed = replace(
+            changed,
+            sleeves=tuple(
+                replace(s, history=spoil_returns(PANEL.targets[s.id], session, how, rng)) for s in full.sleeves or ()
+            ),
+        )
     a, b = decide(full), decide(changed)
     assert a.input_hash == b.input_hash
     assert same(replace(a, alarms=()), replace(b, alarms=()))
@@ -88,36 +102,49 @@ def test_a_datum_of_yesterday_does_matter() -> None:
 
 def test_future_rows_of_an_aligned_history_do_not_matter() -> None:
     panel = small_panel(t=220)
+
     def history(n: int, spoiled: bool) -> History:
         returns, targets = panel.returns.to_numpy(copy=True), panel.target_array()
         if spoiled:
             returns[ROW:], targets[ROW:] = 5.0, 1e6
         return History(panel.symbols, panel.sleeve_ids, returns[:n], targets[:n], panel.dates.to_numpy()[:n])
-    clean, spoiled, short = (decide(snapshot(panel, ROW, history=h)) for h in
-                             (history(220, False), history(220, True), history(ROW, False)))
+
+    clean, spoiled, short = (
+        decide(snapshot(panel, ROW, history=h)) for h in (history(220, False), history(220, True), history(ROW, False))
+    )
     assert same(clean, spoiled) and clean.input_hash == short.input_hash
     np.testing.assert_allclose(clean.exposures, short.exposures, rtol=0, atol=1e-14)
 
 
 def test_no_input_is_changed() -> None:
     made = snapshot(PANEL, ROW, positions=pd.Series(1e4, index=list(PANEL.symbols)))
-    before = [made.asset_returns.copy(), made.positions.copy(), made.instruments.copy(), *(s.history.copy() for s in made.sleeves)]
+    before = [
+        made.asset_returns.copy(),
+        made.positions.copy(),
+        made.instruments.copy(),
+        *(s.history.copy() for s in made.sleeves),
+    ]
     decide(made)
-    for old, new in zip(before, [made.asset_returns, made.positions, made.instruments, *(s.history for s in made.sleeves)],
-                        strict=True):
+    for old, new in zip(
+        before, [made.asset_returns, made.positions, made.instruments, *(s.history for s in made.sleeves)], strict=True
+    ):
         assert old.equals(new)
 
 
 # ---------------------------------------------------------------- symmetries
+
 
 @settings(max_examples=12, deadline=None)
 @given(st.permutations(range(8)), st.permutations(range(4)))
 def test_order_of_sleeves_and_symbols_is_irrelevant(columns: list[int], order: list[int]) -> None:
     made = snapshot(PANEL, ROW)
     names = [PANEL.symbols[i] for i in columns]
-    sleeves = tuple(replace(s, weights=s.weights[names], history=s.history[names])
-                    for s in (made.sleeves[i] for i in order))
-    mixed = replace(made, asset_returns=made.asset_returns[names], sleeves=sleeves, instruments=made.instruments.loc[names])
+    sleeves = tuple(
+        replace(s, weights=s.weights[names], history=s.history[names]) for s in (made.sleeves[i] for i in order)
+    )
+    mixed = replace(
+        made, asset_returns=made.asset_returns[names], sleeves=sleeves, instruments=made.instruments.loc[names]
+    )
     assert same(decide(made), decide(mixed))
 
 
@@ -130,18 +157,26 @@ def test_names_are_only_names() -> None:
 
 def renamed(made: Snapshot) -> Snapshot:
     names = {s: f"X{s}" for s in PANEL.symbols}
-    sleeves = tuple(replace(s, id=f"z_{s.id}", weights=s.weights.rename(names), history=s.history.rename(columns=names))
-                    for s in made.sleeves or ())
-    return replace(made, asset_returns=made.asset_returns.rename(columns=names), sleeves=sleeves,
-                   instruments=made.instruments.rename(index=names).drop(columns="primary"))
+    sleeves = tuple(
+        replace(s, id=f"z_{s.id}", weights=s.weights.rename(names), history=s.history.rename(columns=names))
+        for s in made.sleeves or ()
+    )
+    return replace(
+        made,
+        asset_returns=made.asset_returns.rename(columns=names),
+        sleeves=sleeves,
+        instruments=made.instruments.rename(index=names).drop(columns="primary"),
+    )
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.floats(1e-6, 1e6), st.integers(0, 3))
 def test_scale_of_a_signal_is_irrelevant(factor: float, which: int) -> None:
     made = snapshot(PANEL, ROW)
-    sleeves = tuple(s if i != which else replace(s, weights=s.weights * factor, history=s.history * factor)
-                    for i, s in enumerate(made.sleeves or ()))
+    sleeves = tuple(
+        s if i != which else replace(s, weights=s.weights * factor, history=s.history * factor)
+        for i, s in enumerate(made.sleeves or ())
+    )
     a, b = decide(made), decide(replace(made, sleeves=sleeves))
     np.testing.assert_allclose(a.exposures, b.exposures, rtol=0, atol=1e-12)
     np.testing.assert_allclose(a.sleeve_weights, b.sleeve_weights, rtol=0, atol=1e-12)
@@ -172,23 +207,35 @@ def test_mirrored_signals_on_the_same_returns() -> None:
 
 def test_a_symbol_without_quotes_and_weight_changes_nothing() -> None:
     made = snapshot(PANEL, ROW)
-    more = replace(made, asset_returns=made.asset_returns.assign(ZZ=np.nan),
-                   instruments=pd.concat([made.instruments, made.instruments.iloc[:1].set_axis(["ZZ"]).assign(primary="ZZ")]))
+    more = replace(
+        made,
+        asset_returns=made.asset_returns.assign(ZZ=np.nan),
+        instruments=pd.concat([made.instruments, made.instruments.iloc[:1].set_axis(["ZZ"]).assign(primary="ZZ")]),
+    )
     a, b = decide(made), decide(more)
     np.testing.assert_allclose(a.exposures, b.exposures.drop("ZZ"), rtol=0, atol=1e-14)
     assert b.exposures["ZZ"] == 0.0
 
 
-@pytest.mark.parametrize("out", [{"demoted_on": pd.Timestamp("2020-02-03")}, {"promoted_on": pd.Timestamp("2031-01-02")}])
+@pytest.mark.parametrize(
+    "out", [{"demoted_on": pd.Timestamp("2020-02-03")}, {"promoted_on": pd.Timestamp("2031-01-02")}]
+)
 def test_a_sleeve_that_is_out_changes_nothing(out: dict[str, Any]) -> None:
     """Demoted, or not yet promoted: its returns are known and must not move the members' covariance."""
     full = small_panel(k=5)
-    four = replace(full, targets={k: v for k, v in full.targets.items() if k != "sleeve_e"}, sleeves=full.sleeves.iloc[:4])
+    four = replace(
+        full, targets={k: v for k, v in full.targets.items() if k != "sleeve_e"}, sleeves=full.sleeves.iloc[:4]
+    )
     a, b = Live(four), Live(full)
     for row in range(110, 130):
         x = a.day(row, equity=5e6)
-        y = b.day(row, equity=5e6, change=lambda s: replace(s, sleeves=tuple(
-            replace(v, **out) if v.id == "sleeve_e" else v for v in s.sleeves or ())))
+        y = b.day(
+            row,
+            equity=5e6,
+            change=lambda s: replace(
+                s, sleeves=tuple(replace(v, **out) if v.id == "sleeve_e" else v for v in s.sleeves or ())
+            ),
+        )
         np.testing.assert_allclose(x.exposures, y.exposures, rtol=0, atol=1e-14)
         np.testing.assert_allclose(x.sleeve_weights, y.sleeve_weights.iloc[:4], rtol=0, atol=1e-14)
         assert y.sleeve_weights["sleeve_e"] == 0.0
@@ -213,10 +260,15 @@ def with_wrapper(made: Snapshot, multiple: float) -> Snapshot:
         x["S00x"] = 0.5 * x["S00"] / multiple
         x["S00"] = 0.5 * x["S00"]
         return x.sort_index() if isinstance(x, pd.Series) else x.sort_index(axis=1)
+
     info = made.instruments
     info = pd.concat([info, info.loc[["S00"]].set_axis(["S00x"]).assign(exposure_multiple=multiple)])
-    return replace(made, asset_returns=made.asset_returns.assign(S00x=multiple * made.asset_returns["S00"]), instruments=info,
-                   sleeves=tuple(replace(s, weights=moved(s.weights), history=moved(s.history)) for s in made.sleeves or ()))
+    return replace(
+        made,
+        asset_returns=made.asset_returns.assign(S00x=multiple * made.asset_returns["S00"]),
+        instruments=info,
+        sleeves=tuple(replace(s, weights=moved(s.weights), history=moved(s.history)) for s in made.sleeves or ()),
+    )
 
 
 def test_an_inverse_wrapper_offsets_its_primary() -> None:
@@ -226,6 +278,7 @@ def test_an_inverse_wrapper_offsets_its_primary() -> None:
 
 
 # ---------------------------------------------------------------- caps on the final book
+
 
 def check_book(d: Decision, config: Any = CAPPED, tolerance: float = 1.0) -> None:
     """Reliability guide, invariants 1-6 on the finished book, in units before Kelly."""
@@ -252,22 +305,31 @@ def test_caps_hold_on_the_final_book_every_day(equity: float) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([5e4, 5e5, 5e6, 5e7]), st.floats(0.0, 3.0),
-       st.sampled_from(["none", "no_trade", "no_short", "reduce_only", "halted"]))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([5e4, 5e5, 5e6, 5e7]),
+    st.floats(0.0, 3.0),
+    st.sampled_from(["none", "no_trade", "no_short", "reduce_only", "halted"]),
+)
 def test_caps_hold_from_any_holdings(seed: int, equity: float, size: float, rule: str) -> None:
     """Drifted, restricted and oversized holdings: cured, or the frozen name alone is above and said so."""
     rng = np.random.default_rng(seed)
     held = pd.Series(size * rng.standard_normal(8) / 4.0, index=list(PANEL.symbols))
-    d = decide(snapshot(PANEL, ROW, equity=equity, positions=held * equity, restricted={"S03": rule} if rule != "none" else None), CAPPED)
+    d = decide(
+        snapshot(
+            PANEL, ROW, equity=equity, positions=held * equity, restricted={"S03": rule} if rule != "none" else None
+        ),
+        CAPPED,
+    )
     frozen = rule in ("no_trade", "halted")
     if frozen:
-        assert d.exposures["S03"] == pytest.approx(held["S03"], abs=1e-15)
+        assert d.exposures["S03"] == pytest.approx(held["S03"], abs=2e-12)
     else:
         check_book(d, CAPPED, CAPPED.caps.drift_tolerance)
     if rule == "reduce_only":
-        assert abs(d.exposures["S03"]) <= abs(held["S03"]) + 1e-15 and d.exposures["S03"] * held["S03"] >= 0.0
+        assert abs(d.exposures["S03"]) <= abs(held["S03"]) + 1e-12 and d.exposures["S03"] * held["S03"] >= 0.0
     if rule == "no_short":
-        assert d.exposures["S03"] >= min(held["S03"], 0.0) - 1e-15
+        assert d.exposures["S03"] >= min(held["S03"], 0.0) - 2e-12
     limit = min(0.15, CAPPED.ladder.name[int(d.numbers["tier"])]) * 1.1
     if frozen and abs(held["S03"]) > 0.5 * limit + 1e-9:
         assert "CAP_UNCURABLE" in codes(d)
@@ -279,7 +341,14 @@ def test_turnover_is_zero_or_beyond_the_band() -> None:
     live.days(100, 130)
     for row in range(131, 150):
         d = live.day(row)
-        if 0.95 <= d.numbers["risk_ratio"] <= 1.10 and not set(d.binding) & {"governor", "throttle", "name", "cluster", "net", "gross"}:
+        if 0.95 <= d.numbers["risk_ratio"] <= 1.10 and not set(d.binding) & {
+            "governor",
+            "throttle",
+            "name",
+            "cluster",
+            "net",
+            "gross",
+        }:
             now = d.exposures - d.trades
             moved = (d.trades.abs() > 1e-12) & (d.exposures.abs() > 1e-12) & (now.abs() > 1e-12)
             band = np.minimum(0.0075, 0.5 * np.maximum(d.exposures.abs(), now.abs()))
@@ -287,6 +356,7 @@ def test_turnover_is_zero_or_beyond_the_band() -> None:
 
 
 # ---------------------------------------------------------------- kills and restrictions
+
 
 def test_book_kill_flattens_and_latches() -> None:
     live = Live(PANEL)
@@ -305,15 +375,26 @@ def test_book_kill_flattens_and_latches() -> None:
 def test_sleeve_and_symbol_kills_latch() -> None:
     live = Live(PANEL)
     live.days(100, 110)
-    d = live.day(111, kills=Kills(sleeves=("sleeve_b",), symbols=("S02",)))
-    for d in (d, live.day(112), live.day(113)):
+    first = live.day(111, kills=Kills(sleeves=("sleeve_b",), symbols=("S02",)))
+    for d in (first, live.day(112), live.day(113)):
         assert d.sleeve_weights["sleeve_b"] == 0.0 and d.exposures["S02"] == 0.0 and gross(d) > 0.0
     d = live.day(114, operator=Operator(who="bob", why="done", release_kills=True))
     assert d.sleeve_weights["sleeve_b"] > 0.0
 
 
-@pytest.mark.parametrize("kills", ["on", 1, {"book": False}, Kills(book="no"), Kills(book=None), Kills(sleeves="sleeve_a"),  # type: ignore[arg-type]
-                                   Kills(symbols=(3,)), object()])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "kills",
+    [
+        "on",
+        1,
+        {"book": False},
+        Kills(book="no"),
+        Kills(book=None),
+        Kills(sleeves="sleeve_a"),  # type: ignore[arg-type]
+        Kills(symbols=(3,)),
+        object(),
+    ],
+)  # type: ignore[arg-type]
 def test_an_unreadable_kill_state_counts_as_set(kills: Any) -> None:
     live = Live(PANEL)
     live.days(100, 105)
@@ -321,10 +402,21 @@ def test_an_unreadable_kill_state_counts_as_set(kills: Any) -> None:
     assert (d.exposures == 0.0).all() and "KILL_SET" in codes(d)
 
 
-@pytest.mark.parametrize("change", [
-    {"asset_returns": None}, {"flows": np.nan}, {"equity": np.inf}, {"equity": "much"}, {"slot": "noon"}, {"sleeves": (1,)},
-    {"instruments": pd.DataFrame({"asset_class": ["x"], "fee_bps": [-1.0]}, index=["S00"])}, {"positions": pd.Series({"S00": np.nan})},
-    {"regime": "calm"}, {"restricted": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"asset_returns": None},
+        {"flows": np.nan},
+        {"equity": np.inf},
+        {"equity": "much"},
+        {"slot": "noon"},
+        {"sleeves": (1,)},
+        {"instruments": pd.DataFrame({"asset_class": ["x"], "fee_bps": [-1.0]}, index=["S00"])},
+        {"positions": pd.Series({"S00": np.nan})},
+        {"regime": "calm"},
+        {"restricted": 5},
+    ],
+)
 def test_a_book_kill_works_when_the_inputs_do_not(change: dict[str, Any]) -> None:
     """Kill read before any validation: a flat book, close-out orders, and the reason."""
     live = Live(PANEL)
@@ -370,6 +462,7 @@ def test_restrictions_over_days() -> None:
 
 
 # ---------------------------------------------------------------- sleeve states
+
 
 def share(d: Decision, name: str) -> float:
     return float(d.sleeve_weights[name])
@@ -419,6 +512,7 @@ def vol_of(live: Live, d: Decision) -> float:
 def spoil_sleeve(made: Snapshot, name: str, how: str) -> Snapshot:
     if how == "missing":
         return without(made, name)
+
     def spoil(s: Sleeve) -> Sleeve:
         if s.id != name:
             return s
@@ -426,6 +520,7 @@ def spoil_sleeve(made: Snapshot, name: str, how: str) -> Snapshot:
             tail = pd.Series(0.001, index=made.asset_returns.index[-6:])
             return replace(s, returns=tail)
         return replace(s, weights=s.weights.where(s.weights.index != "S03", np.nan if how == "nan" else np.inf))
+
     return replace(made, sleeves=tuple(spoil(s) for s in made.sleeves or ()))
 
 
@@ -433,16 +528,26 @@ def test_demotion_is_immediate_and_repromotion_is_on_probation() -> None:
     live = Live(PANEL)
     live.days(100, 110)
     out = PANEL.dates[111]
+
     def demoted(s: Snapshot) -> Snapshot:
-        return replace(s, sleeves=tuple(replace(v, demoted_on=out) if v.id == "sleeve_c" else v for v in s.sleeves or ()))
+        return replace(
+            s, sleeves=tuple(replace(v, demoted_on=out) if v.id == "sleeve_c" else v for v in s.sleeves or ())
+        )
+
     d = live.day(111, change=demoted)
     assert share(d, "sleeve_c") == 0.0 and "SLEEVE_DEMOTED" in codes(d) and d.numbers["cash"] < 1e-9
     assert (d.sleeve_weights <= 1.0 / 3.0 + 1e-12).all()
     live.day(112, change=demoted)
     again = PANEL.dates[113]
+
     def back(s: Snapshot) -> Snapshot:
-        return replace(s, sleeves=tuple(replace(v, demoted_on=out, promoted_on=again) if v.id == "sleeve_c" else v
-                                        for v in s.sleeves or ()))
+        return replace(
+            s,
+            sleeves=tuple(
+                replace(v, demoted_on=out, promoted_on=again) if v.id == "sleeve_c" else v for v in s.sleeves or ()
+            ),
+        )
+
     ratios = []
     for row in range(113, 136):
         d = live.day(row, change=back)
@@ -455,8 +560,15 @@ def test_demotion_is_immediate_and_repromotion_is_on_probation() -> None:
 def test_repromotion_without_a_date_is_on_probation_too() -> None:
     live = Live(PANEL)
     live.days(100, 105)
-    live.day(106, change=lambda s: replace(s, sleeves=tuple(
-        replace(v, demoted_on=PANEL.dates[106]) if v.id == "sleeve_c" else v for v in s.sleeves or ())))
+    live.day(
+        106,
+        change=lambda s: replace(
+            s,
+            sleeves=tuple(
+                replace(v, demoted_on=PANEL.dates[106]) if v.id == "sleeve_c" else v for v in s.sleeves or ()
+            ),
+        ),
+    )
     path = live.day(107).passport.sleeve_path()[:, 2]
     assert path[5] == pytest.approx(0.5 * path[4], abs=1e-15) and path[4] > 0.0
 
@@ -476,11 +588,17 @@ def test_sleeves_of_the_first_session_are_seasoned_and_later_ones_are_not() -> N
 def test_a_sleeve_that_leaves_the_list_is_not_forgotten(aligned: bool) -> None:
     """Missing from the list without a demotion is a loss of data: held while its past is known, else quarantined."""
     live = Live(PANEL)
-    history = history_from_frames(PANEL.returns, snapshot(PANEL, 199).sleeves or (), PANEL.dates[199]) if aligned else None
+    history = (
+        history_from_frames(PANEL.returns, snapshot(PANEL, 199).sleeves or (), PANEL.dates[199]) if aligned else None
+    )
     for row in range(100, 111):
         live.day(row, history=history)
     held = float((live.positions / live.equity).abs().sum())
-    d = live.day(111, change=lambda s: replace(s, sleeves=tuple(v for v in s.sleeves or () if v.id != "sleeve_a")), history=history)
+    d = live.day(
+        111,
+        change=lambda s: replace(s, sleeves=tuple(v for v in s.sleeves or () if v.id != "sleeve_a")),
+        history=history,
+    )
     assert codes(d) & ({"SLEEVE_HELD"} if aligned else {"SLEEVE_QUARANTINED"})
     assert gross(d) <= held + 1e-12 and "sleeve_a" in d.sleeve_weights.index
     d = live.day(112, history=history)
@@ -543,8 +661,16 @@ def test_other_slots_never_re_estimate_weights() -> None:
     assert not (live.day(111).passport.sleeve_path()[3] == first.passport.sleeve_path()[3]).all()
     live = Live(PANEL)
     live.days(100, 110)
-    d = live.day(111, slot="09:35", change=lambda s: replace(s, sleeves=tuple(
-        replace(v, demoted_on=PANEL.dates[111]) if v.id == "sleeve_a" else v for v in s.sleeves or ())))
+    d = live.day(
+        111,
+        slot="09:35",
+        change=lambda s: replace(
+            s,
+            sleeves=tuple(
+                replace(v, demoted_on=PANEL.dates[111]) if v.id == "sleeve_a" else v for v in s.sleeves or ()
+            ),
+        ),
+    )
     assert share(d, "sleeve_a") == 0.0  # but a demotion acts at any slot
 
 
@@ -559,6 +685,7 @@ def test_weekly_cadence_allocates_in_the_first_session_of_a_week() -> None:
 
 
 # ---------------------------------------------------------------- equity
+
 
 def test_missing_equity_reduces_only_on_the_last_one() -> None:
     for missing in (None, float("nan")):
@@ -581,7 +708,9 @@ def test_flows_leave_the_drawdown_alone() -> None:
     base, other = Live(PANEL), Live(PANEL)
     base.days(100, 110), other.days(100, 110)
     a = base.day(111)
-    b = other.day(111, equity=other.equity + 2e6, flows=2e6, positions=other.positions * (other.equity + 2e6) / other.equity)
+    b = other.day(
+        111, equity=other.equity + 2e6, flows=2e6, positions=other.positions * (other.equity + 2e6) / other.equity
+    )
     assert a.numbers["drawdown"] == pytest.approx(b.numbers["drawdown"], abs=1e-15)
     np.testing.assert_allclose(a.exposures, b.exposures, atol=1e-3)
 
@@ -591,14 +720,17 @@ def test_governor_is_monotone_in_drawdown_and_survives_a_restart() -> None:
     for loss in (0.0, 0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.13, 0.14, 0.16):
         live = Live(PANEL, FAST.replace(**{"kill_tiers.daily_loss": 0.5}))
         live.days(100, 110)
-        live.integrator = PortfolioIntegrator(live.config, BookState.from_dict(
-            json.loads(json.dumps(live.integrator.state.to_dict()))))
+        live.integrator = PortfolioIntegrator(
+            live.config, BookState.from_dict(json.loads(json.dumps(live.integrator.state.to_dict())))
+        )
         peak = max(5e6, *(d.equity for d in live.decisions))
         d = live.day(111, equity=peak * (1.0 - loss), positions=live.positions * 0.0)
         gross_by_loss.append(gross(d))
         m.append(d.haircuts["product"])
     assert m == sorted(m, reverse=True) and m[0] == 0.5 and m[-1] == 0.0
-    assert all(a >= b - 1e-12 for a, b in zip(gross_by_loss, gross_by_loss[1:], strict=False)) and gross_by_loss[-1] == 0.0
+    assert (
+        all(a >= b - 1e-12 for a, b in zip(gross_by_loss, gross_by_loss[1:], strict=False)) and gross_by_loss[-1] == 0.0
+    )
 
 
 def test_daily_loss_is_flat_today_and_tomorrow() -> None:
@@ -612,9 +744,18 @@ def test_daily_loss_is_flat_today_and_tomorrow() -> None:
 
 # ---------------------------------------------------------------- monotone safety
 
-@pytest.mark.parametrize(("key", "values"), [("caps.gross", (1.0, 0.6, 0.4)), ("caps.name", (0.15, 0.1, 0.05)),
-                                             ("vol_target.target", (0.10, 0.07, 0.04)), ("sizing.kelly", (0.5, 0.3, 0.1)),
-                                             ("caps.net", (1.0, 0.2, 0.05)), ("caps.cluster", (0.5, 0.3, 0.1))])
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("caps.gross", (1.0, 0.6, 0.4)),
+        ("caps.name", (0.15, 0.1, 0.05)),
+        ("vol_target.target", (0.10, 0.07, 0.04)),
+        ("sizing.kelly", (0.5, 0.3, 0.1)),
+        ("caps.net", (1.0, 0.2, 0.05)),
+        ("caps.cluster", (0.5, 0.3, 0.1)),
+    ],
+)
 def test_tighter_limits_never_add_gross(key: str, values: tuple[float, ...]) -> None:
     extra = {"caps.net": 0.4, "caps.name": 0.4} if key == "caps.gross" else {}
     books = [gross(decide(snapshot(PANEL, ROW), FAST.replace(**{**extra, key: v}))) for v in values]
@@ -631,6 +772,7 @@ def test_crisis_lowers_the_target_and_favours_defensive_sleeves() -> None:
 
 # ---------------------------------------------------------------- identity, state
 
+
 def test_asking_twice_gives_the_first_answer_and_one_step() -> None:
     live = Live(PANEL)
     live.days(100, 110)
@@ -638,7 +780,9 @@ def test_asking_twice_gives_the_first_answer_and_one_step() -> None:
     state = live.integrator.state
     for _ in range(3):
         again = live.day(111, earn=False)
-        assert again.id == first.id and (again.exposures == first.exposures).all() and "DUPLICATE_DECISION" in codes(again)
+        assert (
+            again.id == first.id and (again.exposures == first.exposures).all() and "DUPLICATE_DECISION" in codes(again)
+        )
         assert live.integrator.state == state
     other = live.day(111, earn=False, equity=live.equity * 1.01)
     assert "INPUT_CHANGED" in codes(other) and (other.exposures == first.exposures).all()
@@ -654,14 +798,20 @@ def test_asking_twice_gives_the_first_answer_and_one_step() -> None:
 
 
 CHANGES: list[Callable[[Snapshot], Snapshot]] = [
-    lambda s: replace(s, flows=1.0), lambda s: replace(s, equity=4.9e6), lambda s: replace(s, restricted={"S01": "no_trade"}),
-    lambda s: replace(s, kills=Kills(symbols=("S01",))), lambda s: replace(s, regime=RegimeRead(label="crisis", confidence=0.3)),
-    lambda s: replace(s, positions=pd.Series({"S00": 1.0})), lambda s: replace(s, asset_returns=s.asset_returns * (1.0 + 1e-12)),
-    lambda s: replace(s, instruments=s.instruments.assign(half_spread_bps=3.0)), lambda s: replace(s, sleeves=s.sleeves[:-1]),
+    lambda s: replace(s, flows=1.0),
+    lambda s: replace(s, equity=4.9e6),
+    lambda s: replace(s, restricted={"S01": "no_trade"}),
+    lambda s: replace(s, kills=Kills(symbols=("S01",))),
+    lambda s: replace(s, regime=RegimeRead(label="crisis", confidence=0.3)),
+    lambda s: replace(s, positions=pd.Series({"S00": 1.0})),
+    lambda s: replace(s, asset_returns=s.asset_returns * (1.0 + 1e-12)),
+    lambda s: replace(s, instruments=s.instruments.assign(half_spread_bps=3.0)),
+    lambda s: replace(s, sleeves=s.sleeves[:-1]),
     lambda s: replace(s, prices=pd.Series(2.0, index=list(PANEL.symbols))),
     lambda s: replace(s, sleeves=(replace(s.sleeves[0], capacity=1e5), *s.sleeves[1:])),
     lambda s: replace(s, sleeves=(replace(s.sleeves[0], expected_gain=pd.Series({"S00": 0.1})), *s.sleeves[1:])),
-    lambda s: replace(s, sleeves=(replace(s.sleeves[0], weights=-s.sleeves[0].weights), *s.sleeves[1:]))]
+    lambda s: replace(s, sleeves=(replace(s.sleeves[0], weights=-s.sleeves[0].weights), *s.sleeves[1:])),
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -673,8 +823,12 @@ def test_every_input_is_in_the_hash(change: Callable[[Snapshot], Snapshot]) -> N
 
 
 def test_ids_differ_by_session_slot_and_configuration() -> None:
-    ids = [decide(snapshot(PANEL, ROW)).id, decide(snapshot(PANEL, ROW + 1)).id, decide(snapshot(PANEL, ROW, slot="12:00")).id,
-           decide(snapshot(PANEL, ROW), FAST.replace(**{"caps.name": 0.14})).id]
+    ids = [
+        decide(snapshot(PANEL, ROW)).id,
+        decide(snapshot(PANEL, ROW + 1)).id,
+        decide(snapshot(PANEL, ROW, slot="12:00")).id,
+        decide(snapshot(PANEL, ROW), FAST.replace(**{"caps.name": 0.14})).id,
+    ]
     assert len(set(ids)) == 4 and ids[0] == decide(snapshot(PANEL, ROW)).id
 
 
@@ -708,14 +862,22 @@ def test_bad_states_are_refused() -> None:
     live = Live(PANEL)
     live.days(100, 101)
     state = live.integrator.state
-    for change, code in (({"schema": 2}, "SCHEMA"), ({"config_fingerprint": "sha256:0"}, "CONFIG_MISMATCH"),
-                         ({"values": {}}, "BAD_STATE"), ({"values": {**state.values, "applied": "x"}}, "BAD_STATE"),
-                         ({"values": {k: v for k, v in state.values.items() if k != "drawdown"}}, "BAD_STATE")):
+    for change, code in (
+        ({"schema": 2}, "SCHEMA"),
+        ({"config_fingerprint": "sha256:0"}, "CONFIG_MISMATCH"),
+        ({"values": {}}, "BAD_STATE"),
+        ({"values": {**state.values, "applied": "x"}}, "BAD_STATE"),
+        ({"values": {k: v for k, v in state.values.items() if k != "drawdown"}}, "BAD_STATE"),
+    ):
         with pytest.raises(StateError, match="state|configuration") as caught:
             PortfolioIntegrator(FAST, replace(state, **change))
         assert caught.value.code == code and caught.value.field.startswith("state")
     with pytest.raises(StateError, match="exactly the fields"):
         BookState.from_dict({"schema": 1})
+    integrator = PortfolioIntegrator(FAST)  # a kill before the first good input is remembered too
+    integrator.build_target_book(snapshot(PANEL, ROW, kills=Kills(book=True), asset_returns=None))
+    back = PortfolioIntegrator(FAST, BookState.from_dict(json.loads(canonical(integrator.state))))
+    assert back.state == integrator.state and (back.build_target_book(snapshot(PANEL, ROW + 1)).exposures == 0.0).all()
     damaged = replace(state, values={k: v for k, v in state.values.items() if k != "kills"})
     assert (PortfolioIntegrator(FAST, damaged).build_target_book(snapshot(PANEL, 102)).exposures == 0.0).all()
 
@@ -724,8 +886,13 @@ def test_an_error_leaves_the_state_alone() -> None:
     live = Live(PANEL)
     live.days(100, 110)
     state = live.integrator.state
-    for change in ({"flows": np.nan}, {"slot": "9:35"}, {"asset_returns": PANEL.returns.iloc[::-1]}, {"session": PANEL.dates[90]},
-                   {"positions": pd.Series({"S00": np.inf})}):
+    for change in (
+        {"flows": np.nan},
+        {"slot": "9:35"},
+        {"asset_returns": PANEL.returns.iloc[::-1]},
+        {"session": PANEL.dates[90]},
+        {"positions": pd.Series({"S00": np.inf})},
+    ):
         with pytest.raises(InputError, match="."):
             live.day(111, **change)
         assert live.integrator.state == state
@@ -738,9 +905,14 @@ def test_symbols_and_sleeves_come_and_go() -> None:
     live = Live(PANEL)
     live.days(100, 105)
     names = list(PANEL.symbols)[:6]
+
     def fewer(s: Snapshot) -> Snapshot:
-        return replace(s, asset_returns=s.asset_returns[names], sleeves=tuple(
-            replace(v, weights=v.weights[names], history=v.history[names]) for v in s.sleeves or ()))
+        return replace(
+            s,
+            asset_returns=s.asset_returns[names],
+            sleeves=tuple(replace(v, weights=v.weights[names], history=v.history[names]) for v in s.sleeves or ()),
+        )
+
     d = live.day(106, change=fewer)  # two symbols lose their quotes: dropped from risk, closed
     assert (d.exposures[["S06", "S07"]] == 0.0).all() and gross(d) > 0.0
     assert set(live.day(107).exposures.index) == set(PANEL.symbols)
@@ -773,5 +945,15 @@ def test_haircuts_and_orders_add_up() -> None:
         np.testing.assert_allclose(signed.reindex(d.trades.index).fillna(0.0), d.trades * d.equity, rtol=0, atol=1e-6)
         for o in d.orders:
             assert o.quantity >= 0.0 and (not o.attribution or sum(o.attribution.values()) <= 1.0 + 1e-9)
-        assert {s.name for s in d.stages} >= {"regime", "sleeves", "allocation", "assembly", "vol_target", "caps", "drawdown",
-                                              "turnover", "limits", "ladder"}
+        assert {s.name for s in d.stages} >= {
+            "regime",
+            "sleeves",
+            "allocation",
+            "assembly",
+            "vol_target",
+            "caps",
+            "drawdown",
+            "turnover",
+            "limits",
+            "ladder",
+        }

@@ -28,7 +28,9 @@ def test_defaults_fill_every_column() -> None:
 
 
 def test_arrays_follow_the_symbols() -> None:
-    m = Market.from_frame(table(half_spread_bps=[1.0, 2.0, 3.0], adv_usd=[1e9, 2e9, np.nan], kind=["etf", "etf", "future"]), SYMBOLS)
+    m = Market.from_frame(
+        table(half_spread_bps=[1.0, 2.0, 3.0], adv_usd=[1e9, 2e9, np.nan], kind=["etf", "etf", "future"]), SYMBOLS
+    )
     np.testing.assert_allclose(m.half_spread, [1e-4, 3e-4, 2e-4], rtol=1e-15)
     assert m.funded.tolist() == [True, False, True] and m.assumed.tolist() == [False, True, False]
     assert m.cluster_names == ("Equities", "Metals") and m.clusters.tolist() == [1, 1, 0]
@@ -37,7 +39,10 @@ def test_arrays_follow_the_symbols() -> None:
 
 
 def test_order_of_rows_is_irrelevant() -> None:
-    a, b = Market.from_frame(table(fee_bps=[1.0, 2.0, 3.0]), SYMBOLS), Market.from_frame(table(fee_bps=[1.0, 2.0, 3.0]).iloc[::-1], SYMBOLS)
+    a, b = (
+        Market.from_frame(table(fee_bps=[1.0, 2.0, 3.0]), SYMBOLS),
+        Market.from_frame(table(fee_bps=[1.0, 2.0, 3.0]).iloc[::-1], SYMBOLS),
+    )
     assert (a.fee == b.fee).all() and (a.clusters == b.clusters).all()
 
 
@@ -58,12 +63,19 @@ def test_words_of_a_csv_file_are_flags() -> None:
     assert m.allows_nonpositive.tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize(("columns", "code", "field"), [
-    ({"half_spread_bps": [1.0, -1.0, 1.0]}, "BAD_NUMBER", "half_spread_bps"), ({"fee_bps": [np.inf, 1, 1]}, "BAD_NUMBER", "fee_bps"),
-    ({"adv_usd": [0.0, 1.0, 1.0]}, "BAD_NUMBER", "adv_usd"), ({"multiplier": ["big", 1, 1]}, "BAD_NUMBER", "multiplier"),
-    ({"exposure_multiple": [0.0, 1.0, 1.0]}, "BAD_NUMBER", "exposure_multiple"), ({"kind": ["swap", "etf", "etf"]}, "BAD_KIND", "instruments.kind"),
-    ({"primary": ["GONE", "SPY", "IAU"]}, "BAD_PRIMARY", "instruments.primary"),
-    ({"primary": ["SPY", "IAU", "IAU"]}, "BAD_PRIMARY", "instruments.primary")])
+@pytest.mark.parametrize(
+    ("columns", "code", "field"),
+    [
+        ({"half_spread_bps": [1.0, -1.0, 1.0]}, "BAD_NUMBER", "half_spread_bps"),
+        ({"fee_bps": [np.inf, 1, 1]}, "BAD_NUMBER", "fee_bps"),
+        ({"adv_usd": [0.0, 1.0, 1.0]}, "BAD_NUMBER", "adv_usd"),
+        ({"multiplier": ["big", 1, 1]}, "BAD_NUMBER", "multiplier"),
+        ({"exposure_multiple": [0.0, 1.0, 1.0]}, "BAD_NUMBER", "exposure_multiple"),
+        ({"kind": ["swap", "etf", "etf"]}, "BAD_KIND", "instruments.kind"),
+        ({"primary": ["GONE", "SPY", "IAU"]}, "BAD_PRIMARY", "instruments.primary"),
+        ({"primary": ["SPY", "IAU", "IAU"]}, "BAD_PRIMARY", "instruments.primary"),
+    ],
+)
 def test_bad_tables(columns: dict[str, Any], code: str, field: str) -> None:
     with pytest.raises(InputError, match="must be") as caught:
         Market.from_frame(table(**columns), SYMBOLS)

@@ -19,11 +19,15 @@ def check_parts(d: Decision) -> None:
     p = d.passport
     for name in p.symbols:
         e = d.explain(name)
-        assert abs(e.table["part"].sum() - d.exposures[name]) <= 1e-12 and e.total == pytest.approx(d.exposures[name], abs=1e-12)
+        assert abs(e.table["part"].sum() - d.exposures[name]) <= 1e-12 and e.total == pytest.approx(
+            d.exposures[name], abs=1e-12
+        )
         assert e.table["after"].iloc[-1] == d.exposures[name] and list(e.table.index) == list(SYMBOL_STEPS)
     for name in p.sleeve_ids:
         e = d.explain(name)
-        assert abs(e.table["part"].sum() - d.sleeve_weights[name]) <= 1e-12 and list(e.table.index) == list(SLEEVE_STEPS)
+        assert abs(e.table["part"].sum() - d.sleeve_weights[name]) <= 1e-12 and list(e.table.index) == list(
+            SLEEVE_STEPS
+        )
     s = p.decision
     assert np.abs((s.ramped[0][:, None] * s.scaled_unit).sum(axis=0) - s.netted[0]).max() <= 1e-12
     by = p.attribution().sum(axis=0)
@@ -43,7 +47,10 @@ def eventful(row: int, made: Snapshot) -> Snapshot:
     if row == 127:
         return replace(made, kills=Kills(symbols=("S05",), sleeves=("sleeve_c",)))
     if row >= 130:
-        made = replace(made, sleeves=tuple(replace(s, promoted_on=day[130]) if s.id == "sleeve_d" else s for s in made.sleeves or ()))
+        made = replace(
+            made,
+            sleeves=tuple(replace(s, promoted_on=day[130]) if s.id == "sleeve_d" else s for s in made.sleeves or ()),
+        )
     if row in (135, 136):
         return replace(made, sleeves=None)
     if row == 140:
@@ -53,7 +60,9 @@ def eventful(row: int, made: Snapshot) -> Snapshot:
     return made
 
 
-@pytest.mark.parametrize("config", [CAPPED, FAST, CAPPED.replace(**{"caps.net": 0.2, "vol_target.target": 0.2, "turnover.trade_to": "edge"})])
+@pytest.mark.parametrize(
+    "config", [CAPPED, FAST, CAPPED.replace(**{"caps.net": 0.2, "vol_target.target": 0.2, "turnover.trade_to": "edge"})]
+)
 @pytest.mark.parametrize("equity", [5e4, 5e6])
 def test_parts_sum_on_every_day(config: Any, equity: float) -> None:
     live = Live(PANEL, config, equity=equity)
@@ -62,9 +71,27 @@ def test_parts_sum_on_every_day(config: Any, equity: float) -> None:
 
 
 def test_steps_follow_the_order_of_the_spec() -> None:
-    want = ["base", "tilt", "cap", "smooth", "apply", "ramp", "net", "vol", "caps", "governor", "kelly", "risk level", "band",
-            "gate", "held limit", "restriction", "caps again", "lot"]
-    assert [s for s in SYMBOL_STEPS if s in want] == want and SYMBOL_STEPS[:len(SLEEVE_STEPS)] == SLEEVE_STEPS
+    want = [
+        "base",
+        "tilt",
+        "cap",
+        "smooth",
+        "apply",
+        "ramp",
+        "net",
+        "vol",
+        "caps",
+        "governor",
+        "kelly",
+        "risk level",
+        "band",
+        "gate",
+        "held limit",
+        "restriction",
+        "caps again",
+        "lot",
+    ]
+    assert [s for s in SYMBOL_STEPS if s in want] == want and SYMBOL_STEPS[: len(SLEEVE_STEPS)] == SLEEVE_STEPS
     assert set(SYMBOL_STEPS) <= set(MEANING)
 
 
@@ -74,8 +101,12 @@ def test_each_part_is_what_its_stage_did() -> None:
     d = live.day(111, equity=live.equity * 0.99)
     s, i = d.passport.decision, 2
     after = d.explain(d.passport.symbols[i]).table["after"]
-    assert after["net"] == s.netted[0, i] and after["vol"] == pytest.approx(s.netted[0, i] * d.numbers["leverage"], abs=1e-15)
-    assert after["governor"] == pytest.approx(after["caps"] * d.haircuts["governor"] * d.haircuts["throttle"], abs=1e-15)
+    assert after["net"] == s.netted[0, i] and after["vol"] == pytest.approx(
+        s.netted[0, i] * d.numbers["leverage"], abs=1e-15
+    )
+    assert after["governor"] == pytest.approx(
+        after["caps"] * d.haircuts["governor"] * d.haircuts["throttle"], abs=1e-15
+    )
     assert after["kelly"] == pytest.approx(after["governor"] * 0.5, abs=1e-15) and after["kelly"] == s.sized[0, i]
 
 

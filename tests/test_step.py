@@ -25,10 +25,13 @@ def arguments(days: int = 10, config: PILConfig = FAST, first: int = 100) -> Arg
     """What the integrator hands to `step` on the day after some ordinary days."""
     live, caught = Live(PANEL, config), []
     original = step_module.step
+
     def spy(p: Any, s: Any, x: Any) -> Any:
         caught.append((p, s, x))
         return original(p, s, x)
+
     import pil_research.integrator as module
+
     before, module.step = module.step, spy  # type: ignore[attr-defined]
     try:
         live.days(first, first + days)
@@ -73,20 +76,48 @@ def test_a_step_at_a_hundred_configurations_is_a_hundred_steps() -> None:
     """The same state and inputs, a hundred different configurations, row by row <= 1e-12."""
     p, s, x = arguments()
     rng = np.random.default_rng(0)
-    configs = [FAST.replace(**{"vol_target.target": float(rng.uniform(0.05, 0.2)), "caps.net": float(rng.uniform(0.1, 1.0)),
-                               "tilt.bound": float(rng.uniform(0.0, 0.5)), "turnover.band": float(rng.uniform(0.0, 0.02)),
-                               "sizing.kelly": float(rng.uniform(0.2, 1.0)), "turnover.gate": bool(rng.random() < 0.5)})
-               for _ in range(100)]
+    configs = [
+        FAST.replace(
+            **{
+                "vol_target.target": float(rng.uniform(0.05, 0.2)),
+                "caps.net": float(rng.uniform(0.1, 1.0)),
+                "tilt.bound": float(rng.uniform(0.0, 0.5)),
+                "turnover.band": float(rng.uniform(0.0, 0.02)),
+                "sizing.kelly": float(rng.uniform(0.2, 1.0)),
+                "turnover.gate": bool(rng.random() < 0.5),
+            }
+        )
+        for _ in range(100)
+    ]
+
     def widen(a: Any) -> Any:
         return np.repeat(a, 100, axis=0) if isinstance(a, np.ndarray) else a
+
     low = replace(s.drawdown, **{f.name: widen(getattr(s.drawdown, f.name)) for f in fields(s.drawdown)})
-    wide = replace(s, **{f.name: widen(getattr(s, f.name)) for f in fields(s) if f.name not in ("drawdown", "session")}, drawdown=low)
+    wide = replace(
+        s,
+        **{f.name: widen(getattr(s, f.name)) for f in fields(s) if f.name not in ("drawdown", "session")},
+        drawdown=low,
+    )
     base = x.bases(np.ones((1, 4), dtype=bool))
+
     def bases(active: Any) -> Any:
-        return replace(base, weights=np.repeat(base.weights, len(active), 0), erc=np.repeat(base.erc, len(active), 0),
-                       rung=np.repeat(base.rung, len(active)), rho=np.repeat(base.rho, len(active)))
-    many = replace(x, bases=bases, equity=widen(x.equity), flow=widen(x.flow), exposures_now=widen(x.exposures_now),
-                   allocate=widen(x.allocate))
+        return replace(
+            base,
+            weights=np.repeat(base.weights, len(active), 0),
+            erc=np.repeat(base.erc, len(active), 0),
+            rung=np.repeat(base.rung, len(active)),
+            rho=np.repeat(base.rho, len(active)),
+        )
+
+    many = replace(
+        x,
+        bases=bases,
+        equity=widen(x.equity),
+        flow=widen(x.flow),
+        exposures_now=widen(x.exposures_now),
+        allocate=widen(x.allocate),
+    )
     d, after = step(stack_configs(configs), wide, many)
     for i in range(0, 100, 9):
         one, alone = step(stack_configs([configs[i]]), s, replace(x, bases=bases))
@@ -97,6 +128,7 @@ def test_a_step_at_a_hundred_configurations_is_a_hundred_steps() -> None:
 
 
 # ---------------------------------------------------------------- small K
+
 
 @pytest.mark.parametrize(("k", "want"), [(1, [1.0]), (2, None)])
 def test_one_and_two_sleeves(k: int, want: list[float] | None) -> None:
@@ -134,11 +166,14 @@ def test_smoothing_is_bounded() -> None:
 
 # ---------------------------------------------------------------- last line, hold, lots
 
+
 def test_the_last_line_refuses_a_book_above_its_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the cure failed, the step must raise rather than hand out the book."""
     p, s, x = arguments(config=CAPPED)
     original = step_module.caps.cure_caps
-    monkeypatch.setattr(step_module.caps, "cure_caps", lambda book, **k: original(book, **k)._replace(book=book * 0.0 + 5.0))
+    monkeypatch.setattr(
+        step_module.caps, "cure_caps", lambda book, **k: original(book, **k)._replace(book=book * 0.0 + 5.0)
+    )
     with pytest.raises(InvariantError, match=".") as caught:
         step(p, s, x)
     assert caught.value.code and caught.value.limit is not None
@@ -148,7 +183,9 @@ def test_the_last_line_refuses_a_book_above_its_caps(monkeypatch: pytest.MonkeyP
 def test_the_last_line_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
     p, s, x = arguments()
     original = step_module.caps.cure_caps
-    monkeypatch.setattr(step_module.caps, "cure_caps", lambda book, **k: original(book, **k)._replace(book=book * 0.0 + bad))
+    monkeypatch.setattr(
+        step_module.caps, "cure_caps", lambda book, **k: original(book, **k)._replace(book=book * 0.0 + bad)
+    )
     with np.errstate(all="ignore"), pytest.raises((InvariantError, InputError), match="."):
         step(p, s, x)
 
@@ -159,13 +196,18 @@ def test_risk_that_is_not_a_number_holds() -> None:
     class Blind:
         def __init__(self, risk: Any) -> None:
             self.known, self.sd, self.inner = risk.known, risk.sd, risk
+
         def variance(self, w: np.ndarray) -> np.ndarray:
             return np.full(np.asarray(w).shape[:-1], np.nan)
+
         def stressed_vol(self, w: np.ndarray) -> np.ndarray:
             return self.inner.stressed_vol(w)
+
     d, _ = step(p, s, replace(x, estimates=replace(x.estimates, risk=Blind(x.estimates.risk))))  # type: ignore[arg-type]
     assert d.hold[0] and d.reduce_only[0]
-    assert (np.abs(d.exposures) <= np.abs(x.exposures_now) + 1e-15).all() and (d.exposures * x.exposures_now >= 0.0).all()
+    assert (np.abs(d.exposures) <= np.abs(x.exposures_now) + 1e-15).all() and (
+        d.exposures * x.exposures_now >= 0.0
+    ).all()
     assert np.abs(d.exposures).sum() > 0.5 * np.abs(x.exposures_now).sum()
     assert any(a.code == "RISK_UNAVAILABLE" and a.mask.all() for a in d.alarms)
 
@@ -205,7 +247,11 @@ def test_the_next_state_is_what_was_decided() -> None:
     d, after = step(p, s, x)
     for name in ("base", "tilted", "target", "smoothed", "applied", "exposures", "tier"):
         assert (getattr(after, name) == getattr(d, name)).all(), name
-    assert (after.haircut == d.governor * d.throttle).all() and (after.bound == d.bound).all() and after.session == x.session
+    assert (
+        (after.haircut == d.governor * d.throttle).all()
+        and (after.bound == d.bound).all()
+        and after.session == x.session
+    )
     assert isinstance(d, StepDecision) and d.bound.shape[-1] == len(BINDING)
 
 

@@ -53,8 +53,23 @@ def test_unusable_values_are_value_errors_and_broken_rules_are_not() -> None:
 
 
 def test_binding_is_the_closed_list_of_the_spec() -> None:
-    assert BINDING == ("vol_clip_hi", "name", "cluster", "net", "gross", "tier", "governor", "throttle", "capacity", "held",
-                       "band", "gate", "restriction", "min_ticket", "lot")
+    assert BINDING == (
+        "vol_clip_hi",
+        "name",
+        "cluster",
+        "net",
+        "gross",
+        "tier",
+        "governor",
+        "throttle",
+        "capacity",
+        "held",
+        "band",
+        "gate",
+        "restriction",
+        "min_ticket",
+        "lot",
+    )
     assert REGIME_LABELS == ("risk_on", "transition", "crisis") and ROLES == ("defensive", "cyclical", "neutral")
 
 
@@ -87,16 +102,20 @@ def test_bad_names(name: Any) -> None:
         Sleeve(id=name, weights=None)
 
 
-@pytest.mark.parametrize(("facts", "code"), [({"role": "brave"}, "BAD_ROLE"), ({"capacity": -1.0}, "BAD_CAPACITY"),
-                                             ({"capacity": math.nan}, "BAD_CAPACITY")])
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [({"role": "brave"}, "BAD_ROLE"), ({"capacity": -1.0}, "BAD_CAPACITY"), ({"capacity": math.nan}, "BAD_CAPACITY")],
+)
 def test_bad_sleeves(facts: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError, match="of sleeve carry") as caught:
         Sleeve(id="carry", weights=None, **facts)
     assert caught.value.code == code and caught.value.subject == "carry"
 
 
-@pytest.mark.parametrize(("label", "confidence"), [("panic", 0.5), ("", 0.5), ("crisis", 1.01), ("crisis", -0.01),
-                                                   ("crisis", math.nan), ("crisis", True)])
+@pytest.mark.parametrize(
+    ("label", "confidence"),
+    [("panic", 0.5), ("", 0.5), ("crisis", 1.01), ("crisis", -0.01), ("crisis", math.nan), ("crisis", True)],
+)
 def test_bad_regime_reads(label: str, confidence: float) -> None:
     with pytest.raises(InputError, match="regime") as caught:
         RegimeRead(label=label, confidence=confidence)
@@ -118,8 +137,12 @@ def test_values_are_frozen() -> None:
 
 
 def test_states_are_values() -> None:
-    a = BookState(seq=1, sleeve_ids=("x",), values={"applied": ((0.1, 0.2),), "kills": (True, ("s",), (), "", "")},
-                  last_decision={"alarms": [{"code": "KILL_SET"}]})
+    a = BookState(
+        seq=1,
+        sleeve_ids=("x",),
+        values={"applied": ((0.1, 0.2),), "kills": (True, ("s",), (), "", "")},
+        last_decision={"alarms": [{"code": "KILL_SET"}]},
+    )
     b = BookState.from_dict(json.loads(json.dumps(a.to_dict())))
     assert a == b and hash(a) == hash(b) and {a: 1}[b] == 1 and a != BookState(seq=2)
     for bad in ({}, [], {**a.to_dict(), "extra": 1}):
@@ -129,6 +152,13 @@ def test_states_are_values() -> None:
 
 
 def test_plain_values() -> None:
-    got = plain({"a": np.float64(1.5), "b": (np.int64(2), math.nan, math.inf), 3: np.array([True, False]), "s": pd.Timestamp("2024-01-02")})
+    got = plain(
+        {
+            "a": np.float64(1.5),
+            "b": (np.int64(2), math.nan, math.inf),
+            3: np.array([True, False]),
+            "s": pd.Timestamp("2024-01-02"),
+        }
+    )
     assert got == {"a": 1.5, "b": [2, None, None], "3": [True, False], "s": "2024-01-02 00:00:00"}
     assert json.loads(json.dumps(got, allow_nan=False)) == got

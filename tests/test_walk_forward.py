@@ -36,20 +36,43 @@ def parity(panel: Panel, config: PILConfig, days: int = 30, *, aligned: bool = F
     """Largest difference between the walk-forward and as many live sessions, fed with its equity."""
     w = walk_forward(panel, {"x": config}, dynamic_tier=True, **settings_)
     first = panel.dates.get_loc(w.dates[0])
-    integrator, positions, equity, worst = PortfolioIntegrator(config), pd.Series(0.0, index=list(panel.symbols)), 5e6, 0.0
+    integrator, positions, equity, worst = (
+        PortfolioIntegrator(config),
+        pd.Series(0.0, index=list(panel.symbols)),
+        5e6,
+        0.0,
+    )
     history = None
     if aligned:
-        history = History(panel.symbols, panel.sleeve_ids, panel.returns.to_numpy()[:first], panel.target_array()[:first],
-                          panel.dates.to_numpy()[:first])
+        history = History(
+            panel.symbols,
+            panel.sleeve_ids,
+            panel.returns.to_numpy()[:first],
+            panel.target_array()[:first],
+            panel.dates.to_numpy()[:first],
+        )
     for j in range(days):
         row = first + j
-        d = integrator.build_target_book(snapshot_at(panel, panel.dates[row], equity=equity, positions=positions, history=history))
-        now = {"leverage": d.numbers["leverage"], "governor": d.haircuts["governor"], "throttle": d.haircuts["throttle"],
-               "gross_exposure": float(d.exposures.abs().sum()), "net_exposure": float(d.exposures.sum()),
-               "turnover": d.numbers["turnover"], "vol_target": d.numbers["vol_target"],
-               "ex_ante_vol": d.numbers["ex_ante_vol"] / 0.5}
-        worst = max([worst, *(abs(v - float(getattr(w, k)["x"].iloc[j])) for k, v in now.items()),
-                     float((d.sleeve_weights - w.sleeve_weights["x"].iloc[j]).abs().max())])
+        d = integrator.build_target_book(
+            snapshot_at(panel, panel.dates[row], equity=equity, positions=positions, history=history)
+        )
+        now = {
+            "leverage": d.numbers["leverage"],
+            "governor": d.haircuts["governor"],
+            "throttle": d.haircuts["throttle"],
+            "gross_exposure": float(d.exposures.abs().sum()),
+            "net_exposure": float(d.exposures.sum()),
+            "turnover": d.numbers["turnover"],
+            "vol_target": d.numbers["vol_target"],
+            "ex_ante_vol": d.numbers["ex_ante_vol"] / 0.5,
+        }
+        worst = max(
+            [
+                worst,
+                *(abs(v - float(getattr(w, k)["x"].iloc[j])) for k, v in now.items()),
+                float((d.sleeve_weights - w.sleeve_weights["x"].iloc[j]).abs().max()),
+            ]
+        )
         ret = panel.returns.iloc[row].fillna(0.0)
         positions = d.exposures * equity * (1.0 + ret)
         equity *= 1.0 + float(w.returns["x"].iloc[j])
@@ -59,10 +82,22 @@ def parity(panel: Panel, config: PILConfig, days: int = 30, *, aligned: bool = F
 
 
 PARITY: list[dict[str, Any]] = [
-    {}, {"allocation.method": "erc"}, {"allocation.method": "equal"}, {"allocation.variant": "paper"}, {"tilt.skill": False},
-    {"tilt.redundancy": True, "tilt.redundancy_threshold": 0.1}, {"covariance.window": 0}, {"regime.enabled": False},
-    {"turnover.gate": False, "turnover.band": 0.0}, {"turnover.trade_to": "edge"}, {"allocation.cadence": "weekly"},
-    {"turnover.impact": 3.0}, {"risk.model": "factor", "risk.factors": 2}, {"sleeves.normalise": False}, {"governor.enabled": False}]
+    {},
+    {"allocation.method": "erc"},
+    {"allocation.method": "equal"},
+    {"allocation.variant": "paper"},
+    {"tilt.skill": False},
+    {"tilt.redundancy": True, "tilt.redundancy_threshold": 0.1},
+    {"covariance.window": 0},
+    {"regime.enabled": False},
+    {"turnover.gate": False, "turnover.band": 0.0},
+    {"turnover.trade_to": "edge"},
+    {"allocation.cadence": "weekly"},
+    {"turnover.impact": 3.0},
+    {"risk.model": "factor", "risk.factors": 2},
+    {"sleeves.normalise": False},
+    {"governor.enabled": False},
+]
 
 
 @pytest.mark.parametrize("changes", PARITY, ids=lambda c: ",".join(c) or "default")
@@ -82,8 +117,11 @@ def test_parity_with_the_defaults_and_a_young_sleeve() -> None:
     targets = {k: v.copy() for k, v in late.targets.items()}
     targets["sleeve_e"].iloc[:235] = np.nan
     days = late.dates
-    facts = late.sleeves.assign(promoted_on=[pd.NaT, days[262], days[275], pd.NaT, pd.NaT],
-                                demoted_on=[pd.NaT, pd.NaT, days[260], days[270], pd.NaT], capacity=[6e5, np.nan, np.nan, np.nan, np.nan])
+    facts = late.sleeves.assign(
+        promoted_on=[pd.NaT, days[262], days[275], pd.NaT, pd.NaT],
+        demoted_on=[pd.NaT, pd.NaT, days[260], days[270], pd.NaT],
+        capacity=[6e5, np.nan, np.nan, np.nan, np.nan],
+    )
     panel = replace(late, targets=targets, sleeves=facts)
     assert parity(panel, FAST, early) <= 1e-12
 
@@ -102,10 +140,26 @@ def test_parity_with_silent_days() -> None:
 
 # ---------------------------------------------------------------- configuration axis
 
+
 def tables(w: WalkForward, name: str) -> dict[str, np.ndarray]:
-    out = {t: getattr(w, t)[name].to_numpy(dtype=float) for t in (
-        "returns", "gross_returns", "equity", "costs", "turnover", "leverage", "governor", "throttle", "gross_exposure",
-        "net_exposure", "ex_ante_vol", "vol_target", "erc_divergence")}
+    out = {
+        t: getattr(w, t)[name].to_numpy(dtype=float)
+        for t in (
+            "returns",
+            "gross_returns",
+            "equity",
+            "costs",
+            "turnover",
+            "leverage",
+            "governor",
+            "throttle",
+            "gross_exposure",
+            "net_exposure",
+            "ex_ante_vol",
+            "vol_target",
+            "erc_divergence",
+        )
+    }
     out["equity"] = out["equity"] / 5e6
     out["weights"] = w.sleeve_weights[name].to_numpy()
     out["binding"] = w.binding.loc[name].to_numpy(dtype=float)
@@ -117,15 +171,28 @@ def test_one_configuration_equals_a_hundred() -> None:
     rng, grid = np.random.default_rng(0), {}
     for i in range(100):
         pick = lambda *v: v[int(rng.integers(len(v)))]  # noqa: B023
-        grid[f"c{i}"] = FAST.replace(**{
-            "allocation.method": pick("hrp", "erc", "equal", "inverse_vol", "min_variance", "nco", "herc"),
-            "allocation.variant": pick("direct", "paper"), "allocation.cadence": pick("daily", "weekly"),
-            "allocation.smoothing": pick(0.0, 0.8, 0.9), "covariance.target": pick("constant_correlation", "identity", "none"),
-            "covariance.intensity_scale": pick(0.5, 1.0, 1.5), "caps.enabled": pick(True, True, False),
-            "caps.net": pick(0.2, 1.0), "turnover.gate": pick(True, False), "turnover.trade_to": pick("target", "edge"),
-            "turnover.band": pick(0.0, 0.0075, 0.02), "vol_target.enabled": pick(True, True, False),
-            "vol_target.target": pick(0.08, 0.12), "governor.enabled": pick(True, False), "regime.enabled": pick(True, False),
-            "sizing.kelly": pick(0.5, 1.0), "tilt.skill": pick(True, False), "sleeves.normalise": pick(True, True, False)})
+        grid[f"c{i}"] = FAST.replace(
+            **{
+                "allocation.method": pick("hrp", "erc", "equal", "inverse_vol", "min_variance", "nco", "herc"),
+                "allocation.variant": pick("direct", "paper"),
+                "allocation.cadence": pick("daily", "weekly"),
+                "allocation.smoothing": pick(0.0, 0.8, 0.9),
+                "covariance.target": pick("constant_correlation", "identity", "none"),
+                "covariance.intensity_scale": pick(0.5, 1.0, 1.5),
+                "caps.enabled": pick(True, True, False),
+                "caps.net": pick(0.2, 1.0),
+                "turnover.gate": pick(True, False),
+                "turnover.trade_to": pick("target", "edge"),
+                "turnover.band": pick(0.0, 0.0075, 0.02),
+                "vol_target.enabled": pick(True, True, False),
+                "vol_target.target": pick(0.08, 0.12),
+                "governor.enabled": pick(True, False),
+                "regime.enabled": pick(True, False),
+                "sizing.kelly": pick(0.5, 1.0),
+                "tilt.skill": pick(True, False),
+                "sleeves.normalise": pick(True, True, False),
+            }
+        )
     end = PANEL.dates[285]
     together = walk_forward(PANEL, grid, end=end)
     assert together.names == tuple(grid)
@@ -145,29 +212,40 @@ def test_order_of_tracks_is_irrelevant() -> None:
 
 # ---------------------------------------------------------------- point in time
 
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(286, 325), st.integers(0, 10**6))
 def test_the_past_of_a_track_does_not_know_its_future(cut: int, seed: int) -> None:
     """Everything dated on or after a session changed: the books up to that session stay, bit for bit."""
     rng = np.random.default_rng(seed)
-    returns, targets, regime = PANEL.returns.copy(), {k: v.copy() for k, v in PANEL.targets.items()}, PANEL.regime.copy()
+    returns, targets, regime = (
+        PANEL.returns.copy(),
+        {k: v.copy() for k, v in PANEL.targets.items()},
+        PANEL.regime.copy(),
+    )
     returns.iloc[cut:] = 0.02 * rng.standard_normal(returns.iloc[cut:].shape)
     for v in targets.values():
         v.iloc[cut:] = rng.standard_normal(v.iloc[cut:].shape)
     regime.iloc[cut:, 0] = "crisis"
-    a, b = (walk_forward(p, {"x": FAST}, start=PANEL.dates[285]) for p in (PANEL, replace(PANEL, returns=returns, targets=targets, regime=regime)))
+    a, b = (
+        walk_forward(p, {"x": FAST}, start=PANEL.dates[285])
+        for p in (PANEL, replace(PANEL, returns=returns, targets=targets, regime=regime))
+    )
     n = cut - PANEL.dates.get_loc(a.dates[0])
     for key in ("leverage", "turnover", "gross_exposure", "net_exposure", "vol_target", "governor"):
-        assert (getattr(a, key)["x"].to_numpy()[:n + 1] == getattr(b, key)["x"].to_numpy()[:n + 1]).all(), key
-    assert (a.sleeve_weights["x"].to_numpy()[:n + 1] == b.sleeve_weights["x"].to_numpy()[:n + 1]).all()
+        assert (getattr(a, key)["x"].to_numpy()[: n + 1] == getattr(b, key)["x"].to_numpy()[: n + 1]).all(), key
+    assert (a.sleeve_weights["x"].to_numpy()[: n + 1] == b.sleeve_weights["x"].to_numpy()[: n + 1]).all()
     assert (a.returns["x"].to_numpy()[:n] == b.returns["x"].to_numpy()[:n]).all()
     assert not (a.returns["x"].to_numpy() == b.returns["x"].to_numpy()).all()
 
 
 # ---------------------------------------------------------------- lag, costs, accounts
 
+
 def test_lag_one_decides_the_same_and_earns_a_bar_later() -> None:
-    w = run_tracks(PANEL, [Track(name="now", config=FAST, cost_scale=0.0), Track(name="later", config=FAST, cost_scale=0.0, lag=1)])
+    w = run_tracks(
+        PANEL, [Track(name="now", config=FAST, cost_scale=0.0), Track(name="later", config=FAST, cost_scale=0.0, lag=1)]
+    )
     assert w.gross_exposure["now"].iloc[0] == w.gross_exposure["later"].iloc[0] > 0.0
     assert w.returns["later"].iloc[0] == 0.0 and w.returns["now"].iloc[0] != 0.0
     live = Live(PANEL)
@@ -207,16 +285,22 @@ def test_costs_are_those_of_the_formula() -> None:
 
 def test_funded_names_pay_financing_and_borrow() -> None:
     funded = replace(PANEL, instruments=PANEL.instruments.assign(kind="etf"))
-    free, paid = (run_tracks(funded, [Track(name="x", config=FAST)], carry=c) for c in (
-        CarryCosts(financing=0.0, borrow=0.0), CarryCosts(financing=0.0, borrow=0.05)))
+    free, paid = (
+        run_tracks(funded, [Track(name="x", config=FAST)], carry=c)
+        for c in (CarryCosts(financing=0.0, borrow=0.0), CarryCosts(financing=0.0, borrow=0.05))
+    )
     e = paid.gross_exposure["x"].iloc[0], paid.net_exposure["x"].iloc[0]
     shorts = 0.5 * (e[0] - e[1])
     assert paid.costs["x"].iloc[0] - free.costs["x"].iloc[0] == pytest.approx(0.05 * shorts / 252.0, rel=1e-9)
 
 
 def test_turnover_includes_drift() -> None:
-    w = walk_forward(PANEL, {"x": FAST.replace(**{"turnover.band": 0.0, "turnover.gate": False, "ladder.min_ticket": [0.0] * 4})})
-    assert (w.turnover["x"] >= 0.0).all() and w.turnover["x"].iloc[0] == pytest.approx(0.5 * w.gross_exposure["x"].iloc[0])
+    w = walk_forward(
+        PANEL, {"x": FAST.replace(**{"turnover.band": 0.0, "turnover.gate": False, "ladder.min_ticket": [0.0] * 4})}
+    )
+    assert (w.turnover["x"] >= 0.0).all() and w.turnover["x"].iloc[0] == pytest.approx(
+        0.5 * w.gross_exposure["x"].iloc[0]
+    )
 
 
 def test_shapes_and_summary() -> None:
@@ -232,7 +316,9 @@ def test_ladder_runs_every_rung_under_every_setting() -> None:
     study = ladder_study(PANEL, FAST, end=PANEL.dates[280])
     assert study.rungs == tuple(RUNGS) and set(study.base.names) == set(RUNGS)
     for name in ("lag1", "cost0", "cost2", "expanding", "no_regime"):
-        assert set(getattr(study, name).names) == set(RUNGS) and len(getattr(study, name).dates) == len(study.base.dates)
+        assert set(getattr(study, name).names) == set(RUNGS) and len(getattr(study, name).dates) == len(
+            study.base.dates
+        )
     assert (study.cost0.costs == 0.0).all().all() and (study.no_regime.vol_target == 0.10).all().all()
     np.testing.assert_allclose(study.base.sleeve_weights["1/N-risk"].to_numpy(), 0.25, atol=1e-12)
 
@@ -250,13 +336,15 @@ def test_whole_lots() -> None:
 
 
 def test_refusals() -> None:
-    for code, call in (("TOO_SHORT", lambda: walk_forward(small_panel(t=200), FAST)),
-                       ("EMPTY_RANGE", lambda: walk_forward(PANEL, FAST, start="2031-01-01")),
-                       ("DUPLICATE_TRACK", lambda: run_tracks(PANEL, [Track(name="x", config=FAST)] * 2)),
-                       ("DUPLICATE_TRACK", lambda: run_tracks(PANEL, [])),
-                       ("BAD_LAG", lambda: Track(name="x", config=FAST, lag=2)),
-                       ("BAD_COST", lambda: Track(name="x", config=FAST, cost_scale=float("nan"))),
-                       ("NO_HISTORY", lambda: snapshot_at(PANEL, PANEL.dates[0], equity=1e6))):
+    for code, call in (
+        ("TOO_SHORT", lambda: walk_forward(small_panel(t=200), FAST)),
+        ("EMPTY_RANGE", lambda: walk_forward(PANEL, FAST, start="2031-01-01")),
+        ("DUPLICATE_TRACK", lambda: run_tracks(PANEL, [Track(name="x", config=FAST)] * 2)),
+        ("DUPLICATE_TRACK", lambda: run_tracks(PANEL, [])),
+        ("BAD_LAG", lambda: Track(name="x", config=FAST, lag=2)),
+        ("BAD_COST", lambda: Track(name="x", config=FAST, cost_scale=float("nan"))),
+        ("NO_HISTORY", lambda: snapshot_at(PANEL, PANEL.dates[0], equity=1e6)),
+    ):
         with pytest.raises(InputError, match=".") as caught:
             call()
         assert caught.value.code == code

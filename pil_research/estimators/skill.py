@@ -220,7 +220,7 @@ def _prepared(units: Ints, windows: int, n: int) -> tuple[NDArray[Any], tuple[In
     if windows <= _FEW:
         return units, None
     coded = _coded(units)
-    if 2 * len(coded.owner) < n * len(units):
+    if len(coded.owner) < n * len(units):
         return coded.codes, (coded.begin, coded.owner)
     small = len(coded.owner).bit_length() + (2 * n).bit_length() < 31
     return (coded.codes.astype(np.int32) if small else coded.codes), None

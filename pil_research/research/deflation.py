@@ -197,15 +197,16 @@ def min_track_record_length(sr: ArrayLike, skew: ArrayLike, kurt: ArrayLike, ben
     s, _, g3, g4 = _check_moments(sr, 2, skew, kurt)
     at = np.asarray(benchmark, dtype=np.float64)
     if not 0.5 < confidence < 1.0 or not np.isfinite(at).all():
-        raise InputError(f"confidence must lie in (0.5, 1) and benchmark be finite, got {confidence!r} and {benchmark!r}",
-                         code="OUT_OF_RANGE", field="confidence", value=confidence, limit="(0.5, 1)")
+        raise InputError("confidence must lie in (0.5, 1) and benchmark be finite, got "
+                         f"{confidence!r} and {benchmark!r}", code="OUT_OF_RANGE", field="confidence",
+                         value=confidence, limit="(0.5, 1)")
     observed = _check_choice("convention", convention, ("2014", "2025")) == "2014"
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         ratio = (norm.ppf(confidence) / (s - at)) ** 2
-    bars = 1.0 + _shape(s, g3, g4) * ratio if observed else _shape(at, g3, g4) * ratio
+        bars = 1.0 + _shape(s, g3, g4) * ratio if observed else _shape(at, g3, g4) * ratio
     return _plain(np.asarray(np.where(s > at, bars, np.inf)))
 
-
+# %% ../../nbs/52a_sharpe_deflation.ipynb #b40a8b6c
 def min_backtest_length(n_trials: ArrayLike, target: float = 1.0, *, bound: bool = False) -> Any:
     """Years before the best of `n_trials` without skill is expected below the annualised ratio `target`.
 

@@ -106,7 +106,7 @@ def read_lines(path: Path, timeout: float) -> list[bytes]:
 
 # %% ../../nbs/52c_ledger_file.ipynb #20bb4f85
 def append_records(path: Path, records: Sequence[Mapping[str, Any]], timeout: float) -> list[dict[str, Any] | None]:
-    """Append `records`; returns the records that were there before. Raises InputError or StateError, writing nothing."""
+    """Append `records`; returns those that were there before. A refusal (InputError, StateError) writes nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
     with locked(path, timeout, write=True) as handle:

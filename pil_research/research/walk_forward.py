@@ -283,7 +283,7 @@ def _inputs(g: _Group, t: int, first: int) -> StepInputs:
         clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row],
         impact=q.market.impact * g.params.turnover.impact[:, None], adv=q.market.adv,
         assumed_impact=q.market.assumed_impact, primary=q.market.primary,
-        multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic)
+        multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic, quiet=True)
 
 
 def _holding(g: _Group, e: Floats, x: StepInputs) -> Floats:
