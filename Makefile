@@ -38,7 +38,8 @@ test-slow: $(STAMP)  ## the slow tier as well
 export: $(STAMP)  ## notebooks -> package, clean notebooks, README
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
-	$(BIN)/nbdev_clean --fname reports --clear_all
+	$(BIN)/jupyter nbconvert --log-level ERROR --clear-output --inplace reports/*.ipynb
+	$(BIN)/nbdev_clean --fname reports
 	$(BIN)/python tools/build_readme.py
 
 lint: $(STAMP)  ## ruff and mypy --strict on the exported package

@@ -213,7 +213,7 @@ class CapsConfig(_Section):
     """Stage 4: exposure caps."""
 
     NAME: ClassVar[str] = "caps"
-    enabled: bool = param(True, "", "true|false", "4.4", "apply the caps of the stage (the last line always checks)")
+    enabled: bool = param(True, "", "true|false", "4.4", "apply caps at all; off only to study what they cost")
     gross: float = param(2.0, "multiple of the sizing base", "(0, 3]", "4.4", "gross cap")
     net: float = param(1.0, "multiple of the sizing base", "(0, 3]", "4.4", "net cap")
     name: float = param(0.15, "fraction of the sizing base", "(0, 1]", "4.4", "per-name cap")

@@ -294,7 +294,7 @@ class Estimator:
         old[a:n] = values
 
     def rows(self, name: str) -> NDArray[Any]:
-        """A derived array up to the last row: returns, raw, gap, vol, n_obs, scale, scaled, ic."""
+        """A derived array up to the last row: returns, raw, gap, vol, n_obs, scale, scaled, sd (T, M), ic."""
         return self._rows[name][: self.n]
 
 # %% ../nbs/09_estimate.ipynb #773938dd
@@ -327,10 +327,10 @@ def _store_scales(est: Estimator, a: int, n: int) -> None:
 def _store_skill(est: Estimator, a: int, n: int) -> None:
     on, step, _, _, _ = est.settings.tilt
     h, k = est.history, est.settings.risk
+    est.put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
     if not on or not h.sleeve_ids:
         est.put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
         return
-    est.put("sd", a, rolling_sd(h.scaled[:n], k.window, k.half_life, k.min_observations, last=n - a))
     c = np.maximum(a - step, 0)
     est.put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], est._rows["sd"][c:n], step=step,
                                     ends=np.arange(a - c, n - c))[a - c:])

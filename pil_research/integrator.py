@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .base_weights import BaseWeights
+from .book_state import encode, realign_state, state_from, state_values, stored_kills
+from .border import check_returns, check_snapshot, history_from_frames, need_time
 from .config import PILConfig
 from .estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate, unit_gross
 from .estimators.regime import check_regime
@@ -24,7 +24,6 @@ from .market import Market, complete_instruments
 from .passport import Passport
 from .stages.assembly import fold_wrappers
 from .stages.caps import cluster_symbols
-from .stages.drawdown import DrawdownState
 from .stages.ladder import VehicleRouter, capital_tier
 from .stages.sleeves import HELD, LIVE, QUARANTINED, OBS_ABSENT, OBS_DEAD, OBS_DEMOTED, OBS_MISSING, OBS_OK
 from .stages.turnover import RESTRICTIONS
@@ -37,237 +36,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'check_snapshot', 'check_returns', 'history_from_frames', 'realign_state', 'kills_in_force',
-           'PortfolioIntegrator', 'decision_id', 'build_target_book', 'decision_from_dict']
-
-# %% ../nbs/21_integrator.ipynb #b9d8a764
-def _need_time(value: Any, field: str, aware: bool) -> pd.Timestamp:
-    ok = isinstance(value, pd.Timestamp) and value is not pd.NaT and (value.tzinfo is not None) == aware
-    if not ok or (not aware and value != value.normalize()):
-        need = "a tz-aware pandas.Timestamp" if aware else "a tz-naive pandas.Timestamp at midnight (the session's date)"
-        raise InputError(f"{field} must be {need}, got {value!r}", code="BAD_TIME", field=field, value=str(value), limit=need)
-    return pd.Timestamp(value)
-
-
-_SLOT = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|event-[1-9]\d{0,2}")
-
-# %% ../nbs/21_integrator.ipynb #eb25c34c
-def check_snapshot(snapshot: Snapshot) -> None:
-    """Times, slot, ids and numbers of a snapshot.
-
-    Raises
-    ------
-    InputError
-        With the field, subject, value and limit at fault.
-    """
-    _need_time(snapshot.session, "session", aware=False)
-    decided = _need_time(snapshot.decided_at, "decided_at", aware=True)
-    slot = snapshot.slot
-    if not (isinstance(slot, str) and _SLOT.fullmatch(slot)):
-        raise InputError(f"slot must be 'HH:MM' or 'event-n', got {slot!r}", code="BAD_SLOT", field="slot", value=slot)
-    if not is_finite(snapshot.flows):
-        raise InputError(f"flows must be a finite amount, got {snapshot.flows!r}; 0.0 means none", code="NON_FINITE",
-                         field="flows", value=snapshot.flows, limit="finite")
-    missing = snapshot.equity is None or (isinstance(snapshot.equity, (float, np.floating)) and math.isnan(snapshot.equity))
-    if not missing and not is_finite(snapshot.equity):
-        raise InputError(f"equity must be finite, None or NaN (missing), got {snapshot.equity!r}", code="NON_FINITE",
-                         field="equity", value=snapshot.equity, limit="finite or missing")
-    for s in snapshot.sleeves or ():
-        if not isinstance(s, Sleeve):
-            raise InputError(f"sleeves must hold Sleeve values, got {type(s).__name__}", code="BAD_TYPE", field="sleeves",
-                             value=type(s).__name__, limit="Sleeve")
-    for name in ("prices", "positions"):
-        _check_series(getattr(snapshot, name), name, "")
-    ids = [s.id for s in snapshot.sleeves or ()]
-    for i in ids:
-        if ids.count(i) > 1:
-            raise InputError(f"sleeve {i} comes twice; merge them at the source", code="DUPLICATE_SLEEVE",
-                             field="sleeves", subject=i)
-    for s in snapshot.sleeves or ():
-        _check_sleeve(s, decided)
-
-# %% ../nbs/21_integrator.ipynb #b7180b29
-def _check_sleeve(s: Sleeve, decided: pd.Timestamp) -> None:
-    if s.published_at is not None and _need_time(s.published_at, f"published_at of {s.id}", aware=True) > decided:
-        raise InputError(f"sleeve {s.id} was published at {s.published_at}, after the decision at {decided}; "
-                         "check the clocks or wait for the next slot", code="FUTURE_TIME", field="published_at",
-                         subject=s.id, value=str(s.published_at), limit=str(decided))
-    for field in ("promoted_on", "demoted_on"):
-        if getattr(s, field) is not None:
-            _need_time(getattr(s, field), f"{field} of {s.id}", aware=False)
-    _check_series(s.weights, "sleeves.weights", s.id)
-    _check_series(s.expected_gain, "sleeves.expected_gain", s.id)
-
-
-def _check_series(values: Any, field: str, subject: str) -> None:
-    """A Series of numbers with unique labels, or None."""
-    if values is None:
-        return
-    where = f"{field} of sleeve {subject}" if subject else field
-    if not isinstance(values, pd.Series) or not _is_real(values.dtype):
-        got = f"a Series of {values.dtype}" if isinstance(values, pd.Series) else type(values).__name__
-        raise InputError(f"{where} must be a Series of numbers, got {got}", code="BAD_TYPE", field=field, subject=subject,
-                         value=got, limit="Series of numbers")
-    if not values.index.is_unique:
-        twice = values.index[values.index.duplicated()][0]
-        raise InputError(f"{where} has {twice} twice; never summed silently", code="DUPLICATE_INDEX", field=field,
-                         subject=subject, value=str(twice))
-
-
-def _is_real(kind: Any) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
-                and not pd.api.types.is_complex_dtype(kind))
-
-# %% ../nbs/21_integrator.ipynb #9e1bedfd
-def _check_dates(index: pd.Index, where: str) -> None:
-    if not isinstance(index, pd.DatetimeIndex) or index.tz is not None or index.hasnans:
-        raise InputError(f"{where} must have a tz-naive DatetimeIndex of session dates, got "
-                         f"{type(index).__name__}{'' if not isinstance(index, pd.DatetimeIndex) else f' in {index.tz}'}",
-                         code="BAD_INDEX", field=where, limit="tz-naive DatetimeIndex")
-    for ok, what, fix in ((index.is_unique, "duplicated", "drop one of the rows"),
-                          (index.is_monotonic_increasing, "unsorted", "sort the rows")):
-        if not ok:
-            bad = index[index.duplicated()][0] if what == "duplicated" else index[1:][index[1:] < index[:-1]][0]
-            raise InputError(f"{where} has {what} dates, first {bad.date()}; {fix}", code=f"{what.upper()}_INDEX",
-                             field=where, value=str(bad.date()))
-
-
-def check_returns(frame: pd.DataFrame, where: str = "asset_returns") -> None:
-    """A table by date and symbol: dates rise without duplicates and zone, symbols are unique, columns numeric."""
-    _check_dates(frame.index, where)
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise InputError(f"{where} has the column {twice!r} twice; keep one", code="DUPLICATE_INDEX", field=where,
-                         subject=str(twice))
-    for column, kind in frame.dtypes.items():
-        check_name(column, f"symbol in {where}")
-        if not _is_real(kind):
-            raise InputError(f"{where}[{column!r}] must be numeric, got {kind}", code="BAD_DTYPE",
-                             field=where, subject=str(column), value=str(kind))
-
-# %% ../nbs/21_integrator.ipynb #84c801cf
-def _target_rows(sleeve: Sleeve, symbols: Sequence[str], dates: NDArray[np.datetime64]) -> Floats:
-    """(T, M) targets of one sleeve on the return dates; NaN on dates without a new row."""
-    out = np.full((len(dates), len(symbols)), np.nan)
-    if sleeve.history is None or not len(sleeve.history) or not len(dates):
-        return out
-    rows = sleeve.history
-    values = rows.reindex(columns=list(symbols)).to_numpy(dtype=float, copy=True)
-    absent = np.array([s not in rows.columns for s in symbols])
-    values[:, absent] = 0.0
-    last = np.searchsorted(rows.index.to_numpy().astype("datetime64[D]"), dates, side="right") - 1
-    new = np.diff(last, prepend=-1) > 0
-    out[new] = values[last[new]]
-    return out
-
-# %% ../nbs/21_integrator.ipynb #11cf2bce
-def history_from_frames(asset_returns: pd.DataFrame, sleeves: Sequence[Sleeve], session: pd.Timestamp,
-                        symbols: Sequence[str] | None = None) -> History:
-    """Align frames to a `History`, using rows dated before `session` only.
-
-    Parameters
-    ----------
-    asset_returns : DataFrame, date x symbol
-        Simple excess return per bar.
-    sleeves : sequence of Sleeve
-        Their histories; the order does not matter.
-    session : Timestamp
-    symbols : sequence of str, optional
-        Symbols of the history, sorted; those of `asset_returns` by default.
-
-    Raises
-    ------
-    InputError
-        As `check_returns`, or a name that is no name.
-    """
-    check_returns(asset_returns)
-    names = sorted(asset_returns.columns) if symbols is None else list(symbols)
-    for n in names:
-        check_name(n, "symbol")
-    past = asset_returns.loc[asset_returns.index < session].reindex(columns=names)
-    dates = past.index.to_numpy().astype("datetime64[D]")
-    ordered = sorted(sleeves, key=lambda s: s.id)
-    for s in ordered:
-        if s.history is not None:
-            check_returns(s.history, f"sleeves.history of {s.id}")
-        if s.returns is not None:
-            _check_series(s.returns, "sleeves.returns", s.id)
-            _check_dates(s.returns.index, f"sleeves.returns of {s.id}")
-    targets = np.zeros((len(dates), 0, len(names))) if not ordered else np.stack(
-        [_target_rows(s, names, dates) for s in ordered], axis=1)
-    given = np.full((len(dates), len(ordered)), np.nan)
-    for k, s in enumerate(ordered):
-        if s.returns is not None:
-            given[:, k] = s.returns.reindex(past.index).to_numpy(dtype=float)
-    return History(names, [s.id for s in ordered], past.to_numpy(dtype=float), targets, dates, given)
-
-# %% ../nbs/21_integrator.ipynb #b5153fb4
-_OVER_SLEEVES = ("base", "tilted", "target", "smoothed", "applied", "members", "sleeve_state", "missed", "entry_share",
-                 "joined", "killed")
-_FILL: Mapping[str, Any] = {"joined": -1}
-
-
-def _encode(x: Any) -> Any:
-    """Arrays to nested tuples; NaN to None and infinities to text, so that equality and JSON are exact."""
-    if isinstance(x, np.ndarray):
-        return _encode(x.tolist())
-    if isinstance(x, (list, tuple)):
-        return tuple(_encode(v) for v in x)
-    if isinstance(x, float) and not math.isfinite(x):
-        return None if math.isnan(x) else str(x)
-    return x
-
-
-def _decode(x: Any, like: NDArray[Any]) -> NDArray[Any]:
-    def value(v: Any) -> Any:
-        return [value(u) for u in v] if isinstance(v, (list, tuple)) else (np.nan if v is None else v)
-    return np.asarray(value(x)).astype(like.dtype) if like.dtype != np.float64 else np.asarray(value(x), dtype=float)
-
-
-def _state_values(s: StepState) -> dict[str, Any]:
-    out: dict[str, Any] = {f.name: _encode(getattr(s, f.name)) for f in fields(s) if f.name != "drawdown"}
-    out["drawdown"] = {f.name: _encode(getattr(s.drawdown, f.name)) for f in fields(s.drawdown)}
-    return out
-
-# %% ../nbs/21_integrator.ipynb #dd8ac48c
-def _state_from(values: Mapping[str, Any], blank: StepState) -> StepState:
-    """Arrays from stored values; `blank` gives shapes and types."""
-    try:
-        got = {f.name: _decode(values[f.name], np.asarray(getattr(blank, f.name))) for f in fields(blank)
-               if f.name not in ("drawdown", "session")}
-        low = {f.name: _decode(values["drawdown"][f.name], np.asarray(getattr(blank.drawdown, f.name)))
-               for f in fields(blank.drawdown)}
-        return StepState(**got, drawdown=DrawdownState(**low), session=int(values["session"]))
-    except (KeyError, TypeError, ValueError) as e:
-        raise StateError(f"the stored state cannot be read ({e}); restore the last good one, never start fresh with "
-                         "positions open", code="BAD_STATE", field="state") from e
-
-
-def _stored_kills(stored: Any) -> Kills:
-    """Latched kills from a stored state; what cannot be read counts as set."""
-    if isinstance(stored, (tuple, list)) and len(stored) == 5 and isinstance(stored[0], bool):
-        return Kills(book=stored[0], sleeves=tuple(stored[1]), symbols=tuple(stored[2]), who=stored[3], why=stored[4])
-    return Kills(book=True, who="state", why="the stored kills cannot be read")
-
-
-def realign_state(s: StepState, old: tuple[Sequence[str], Sequence[str]], new: tuple[Sequence[str], Sequence[str]]) -> StepState:
-    """The state for other names: known ones keep their numbers, new ones start blank.
-
-    Parameters
-    ----------
-    s : StepState
-    old, new : (sleeve ids, symbols)
-        Before and after; a name that is gone loses its numbers.
-    """
-    if tuple(old[0]) == tuple(new[0]) and tuple(old[1]) == tuple(new[1]):
-        return s
-    def moved(x: NDArray[Any], a: Sequence[str], b: Sequence[str], fill: Any) -> NDArray[Any]:
-        out = np.full((len(x), len(b)), fill, dtype=x.dtype)
-        keep = [n for n in b if n in set(a)]
-        out[:, [list(b).index(n) for n in keep]] = x[:, [list(a).index(n) for n in keep]]
-        return out
-    changes: dict[str, Any] = {n: moved(getattr(s, n), old[0], new[0], _FILL.get(n, 0)) for n in _OVER_SLEEVES}
-    return replace(s, **changes, exposures=moved(s.exposures, old[1], new[1], 0.0))
+__all__ = ['Floats', 'Bools', 'Ints', 'STALE_DAYS', 'OUTLIER', 'kills_in_force', 'PortfolioIntegrator', 'decision_id',
+           'build_target_book', 'decision_from_dict']
 
 # %% ../nbs/21_integrator.ipynb #6e38c20e
 @dataclass(frozen=True)
@@ -473,8 +243,8 @@ class PortfolioIntegrator:
 
 # %% ../nbs/21_integrator.ipynb #474a252c
 def _state_of(self: PortfolioIntegrator) -> BookState:
-    arrays = {} if self._arrays is None else _state_values(self._arrays)
-    values = {**arrays, "clusters": _encode(self._clusters), "kills": _encode(list(vars(self._kills).values()))}
+    arrays = {} if self._arrays is None else state_values(self._arrays)
+    values = {**arrays, "clusters": encode(self._clusters), "kills": encode(list(vars(self._kills).values()))}
     last = self._last.to_dict() if self._last is not None else dict(self._stored)
     return BookState(schema=self.SCHEMA, seq=self._seq, config_fingerprint=self._fingerprint, sleeve_ids=self._ids,
                      symbols=self._symbols, values=values, last_decision_id=self._last_id,
@@ -492,10 +262,10 @@ def _restore(self: PortfolioIntegrator, state: BookState) -> None:
                          value=state.config_fingerprint, limit=self._fingerprint)
     self._ids, self._symbols = tuple(state.sleeve_ids), tuple(state.symbols)
     if set(state.values) != {"clusters", "kills"} or state.symbols:  # else no step was made yet
-        self._arrays = _state_from(state.values, initial_state(1, len(self._ids), len(self._symbols), 1.0))
+        self._arrays = state_from(state.values, initial_state(1, len(self._ids), len(self._symbols), 1.0))
     month, clusters = state.values.get("clusters", ("", ()))
     self._clusters = self._next_clusters = (month, tuple(clusters))
-    self._kills = _stored_kills(state.values.get("kills"))
+    self._kills = stored_kills(state.values.get("kills"))
     self._seq, self._last_id, self._last_hash = state.seq, state.last_decision_id, state.last_input_hash
     self._last_session, self._stored = state.last_session, state.last_decision
 
@@ -548,7 +318,7 @@ def _alive(self: PortfolioIntegrator) -> list[str]:
 # %% ../nbs/21_integrator.ipynb #38fa1725
 def _flat_book(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills, error: Exception) -> Decision:
     """The answer to a book kill when the inputs cannot be used: hold nothing; close what positions can be read."""
-    session = _need_time(snapshot.session, "session", aware=False)
+    session = need_time(snapshot.session, "session", aware=False)
     name = decision_id(session, str(snapshot.slot), self._fingerprint)
     if name == self._last_id:
         return _first_answer(self, self._last_hash)
@@ -686,7 +456,8 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     estimator, bases = _estimator_of(self, history)
     est, market = estimate(estimator, row), _market_of(self, snapshot, symbols)
     equity = float("nan") if snapshot.equity is None else float(snapshot.equity)
-    arrays = self._arrays if self._arrays is not None else initial_state(1, len(ids), len(symbols), 1.0 if equity <= 0.0 else equity)
+    start = 1.0 if equity <= 0.0 else equity
+    arrays = self._arrays if self._arrays is not None else initial_state(1, len(ids), len(symbols), start)
     arrays = realign_state(arrays, (self._ids, self._symbols), (ids, symbols)) if self._arrays is not None else arrays
     listed = {s.id: s for s in snapshot.sleeves or ()}
     sleeves = tuple(listed.get(i) or Sleeve(id=i, weights=None) for i in ids)
@@ -696,8 +467,37 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     now, blinds, frozen = _exposures(snapshot, market, _index_of(self, symbols), base if base > 0.0 else 1.0,
                                      arrays.exposures[0], np.abs(unit).sum(axis=0) > 0.0)
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, now, equity, arrays, absent, frozen, kills)
-    alarms = (*unknown, *blinds, *_input_alarms(snapshot, history, est, market, row))
+    alarms = (*unknown, *blinds, *_input_alarms(snapshot, history, est, market, row),
+              *_watch_alarms(snapshot, estimator, inputs, arrays, row))
     return _Gathered(market, inputs, alarms, _input_hash(self, snapshot, history, inputs, row)), arrays
+
+# %% ../nbs/21_integrator.ipynb #cb6f132f
+STALE_DAYS = 7  # calendar days between the last bar and the session that call for a look
+OUTLIER = 10.0  # standard deviations
+
+
+def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: StepState, row: int) -> list[Alarm]:
+    """Numbers a person should look at: old bars, jumps in returns or equity, positions nobody wants, repairs."""
+    history, out = est.history, []
+    age = int((np.datetime64(snapshot.session.date()) - history.dates[row]).astype(int))
+    if age > STALE_DAYS:
+        out.append(Alarm(code=AlarmCode.STALE_INPUT, severity="warning", subject="asset_returns", value=age, limit=STALE_DAYS,
+                         message="calendar days since the last bar"))
+    before = float(arrays.drawdown.equity[0])
+    jump = float(np.abs((x.equity[0] - x.flow[0]) / before - 1.0)) if before > 0.0 else 0.0
+    if jump > 0.2:
+        out.append(Alarm(code=AlarmCode.EQUITY_JUMP, severity="critical", value=jump, limit=0.2,
+                         message="equity moved without a flow since the last decision"))
+    if x.estimates.risk.repair > 0.0:
+        out.append(Alarm(code=AlarmCode.COVARIANCE_REPAIRED, severity="info", value=float(x.estimates.risk.repair),
+                         message="the asset covariance was moved to the nearest positive one"))
+    wild = np.abs(history.returns[row]) > OUTLIER * est.rows("sd")[row - 1]
+    alone = (x.exposures_now[0] != 0.0) & (np.abs(x.estimates.unit).sum(axis=0) == 0.0)
+    for code, mask, message in ((AlarmCode.RETURN_OUTLIER, wild, "last return is beyond ten standard deviations"),
+                                (AlarmCode.VANISHED_SYMBOL, alone, "held, but no sleeve wants it: closed out")):
+        out += [Alarm(code=code, severity="warning", subject=history.symbols[i], message=message,
+                      value=float(history.returns[row, i])) for i in np.flatnonzero(mask).tolist()]
+    return out
 
 # %% ../nbs/21_integrator.ipynb #17e7007c
 def _router(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, tier: int) -> VehicleRouter:
@@ -862,18 +662,23 @@ def _numbers(d: StepDecision) -> dict[str, float]:
         "risk_ratio": float(d.risk_ratio[0]), "hrp_erc_divergence": float(d.divergence[0]), "rung": float(d.rung[0]),
         "turnover": float(0.5 * np.abs(d.exposures[0] - d.exposures_now[0]).sum())}
 
-# %% ../nbs/21_integrator.ipynb #b5f2bbb6
+# %% ../nbs/21_integrator.ipynb #aaed50bb
+def _migration_left(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecision) -> int:
+    """Sessions left of the move to the vehicles of a new tier; 0 when none runs."""
+    return int(np.maximum(self.config.ladder.migrate_sessions - (inputs.session - int(d.tier_since[0])), 0))
+
+
 def _orders(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, inputs: StepInputs, d: StepDecision,
             passport: Passport) -> tuple[Order, ...]:
     """Net orders with the sleeves that asked for them; in vehicles and whole lots where those are known."""
     index, equity = _index_of(self, market.symbols), float(d.equity[0])
     if inputs.lot is not None and snapshot.prices is not None:
-        left = self.config.ladder.migrate_sessions - (inputs.session - int(d.tier_since[0]))
+        left = _migration_left(self, inputs, d)
         held = snapshot.positions if snapshot.positions is not None else pd.Series(dtype=float)
         own = np.arange(len(index)) if market.primary is None else np.unique(market.primary)
         targets = dict(zip(index[own], d.exposures[0][own].tolist(), strict=True))
         routed = _router(self, snapshot, market, int(d.tier[0])).route(
-            targets, _mapping(snapshot.prices), equity, _mapping(held), sessions_left=int(np.maximum(left, 0)))
+            targets, _mapping(snapshot.prices), equity, _mapping(held), sessions_left=left)
     else:
         routed = _plain_orders(snapshot, market, index, d, equity)
     by = passport.attribution()
@@ -904,6 +709,12 @@ def _fixed(x: Floats) -> Floats:
     return out
 
 
+def _migration_alarm(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecision) -> list[Alarm]:
+    left = 0 if inputs.lot is None else _migration_left(self, inputs, d)
+    return [] if not left else [Alarm(code=AlarmCode.MIGRATING, severity="info", value=left,
+                                      message="sessions left of the move to the new tier's vehicles")]
+
+
 def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathered, d: StepDecision,
            history: History) -> Decision:
     """The decision with names on it."""
@@ -919,7 +730,7 @@ def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathe
         trades=pd.Series(_fixed(exposures - d.exposures_now[0]), index=index, copy=False),
         sleeve_weights=pd.Series(_fixed(d.ramped[0]), index=_sleeve_index_of(self, history.sleeve_ids), copy=False),
         orders=_orders(self, snapshot, got.market, got.inputs, d, passport), stages=_stage_records(d, got.inputs),
-        alarms=(*got.alarms, *_expand_alarms(d, symbols, ids)),
+        alarms=(*got.alarms, *_expand_alarms(d, symbols, ids), *_migration_alarm(self, got.inputs, d)),
         binding=tuple(n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on),
         haircuts={"governor": float(d.governor[0]), "throttle": float(d.throttle[0]), "kelly": float(d.kelly[0]),
                   "product": float(d.governor[0] * d.throttle[0] * d.kelly[0])},

@@ -59,7 +59,7 @@ def test_every_module_names_a_notebook_that_exists() -> None:
 
 def test_notebooks_are_clean(copy: Path) -> None:
     run(copy, "nbdev_clean")
-    run(copy, "nbdev_clean", "--fname", "reports", "--clear_all")
+    run(copy, "nbdev_clean", "--fname", "reports")  # not --clear_all: it would take the `parameters` tag away
     for path in (*NOTEBOOKS, *REPORTS):
         twin = copy / path.relative_to(ROOT)
         assert json.loads(twin.read_text(encoding="utf-8")) == json.loads(path.read_text(encoding="utf-8")), \

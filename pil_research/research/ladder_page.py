@@ -228,7 +228,8 @@ def _uplift_section(result: LadderResult) -> str:
 
 # %% ../../nbs/58b_ladder_page.ipynb #228b3386
 METHOD = (
-    "Every rung runs the same Stages 2 to 8; only the sleeve allocation differs. 1/N-risk: equal weights after Stage 0; "
+    "Every rung runs the same Stages 2 to 8; only Stage 1 differs. 1/N-risk: equal weights after Stage 0, no tilts; "
+    "1/N tilted: the same with the skill and regime tilts of the other rungs; "
     "1/N nominal: no Stage 0. Lag 0: decided on data to t−1, earns bar t. Lag 1: the same decision earns bar t+1. "
     "All rungs start on the same session with the same account; equity is chained, never restarted. Rule (SPEC 7.1): PASS "
     "if P(HRP better than 1/N-risk, net, 1× cost) is at least the gate at the worse lag, FAIL if at most one minus the "
@@ -283,4 +284,4 @@ def ladder_html(result: LadderResult, study: Study, facts: Mapping[str, Any], ru
                      _value_section(result, study), _cost_section(result), _vol_section(result, study),
                      _weights_section(result, study), _binding_section(result, study), _variants_section(result),
                      _years_section(result), _uplift_section(result), _data_section(result, facts, run), full,
-                     subtitle="Same stages, same data, same costs; only the allocation across sleeves differs.")
+                     subtitle="Same stages, same data, same costs; only Stage 1, the weights of the sleeves, differs.")

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['INK', 'MUTED', 'GRID', 'PALETTE', 'DASHES', 'MARKERS', 'CSS_NAMES', 'STYLE', 'figure', 'svg', 'thin',
+__all__ = ['INK', 'MUTED', 'GRID', 'PALETTE', 'DASHES', 'MARKERS', 'CSS_NAMES', 'STYLE', 'figure', 'tidy_dates', 'svg', 'thin',
            'plot_sharpe_differences', 'line_style', 'label_ends', 'plot_net_value', 'plot_underwater',
            'plot_rolling_vol', 'plot_sleeve_weights', 'plot_divergence']
 
@@ -46,7 +47,15 @@ def figure(width: float = 7.6, height: float = 2.9, rows: int = 1, columns: int 
         FigureCanvasSVG(fig)
         return fig, fig.subplots(rows, columns, **options)
 
-# %% ../../nbs/58_plots.ipynb #47cd6089
+# %% ../../nbs/58_plots.ipynb #cbd9234f
+def tidy_dates(fig: Figure) -> None:
+    """Dates of a date axis in the shortest form that is clear."""
+    for ax in fig.axes:
+        locator = ax.xaxis.get_major_locator()
+        if isinstance(locator, AutoDateLocator):
+            ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
 def svg(fig: Figure, name: str, label: str) -> str:
     """The figure as an inline SVG element.
 
@@ -62,6 +71,7 @@ def svg(fig: Figure, name: str, label: str) -> str:
     str
         ``<svg role="img" aria-label=...>`` without prolog, metadata, ids of other plots or fixed size.
     """
+    tidy_dates(fig)
     buffer = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         fig.savefig(buffer, format="svg", transparent=True,
@@ -69,7 +79,7 @@ def svg(fig: Figure, name: str, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg"):]
     text = re.sub(r"<metadata>.*?</metadata>|<style type=.*?</style>|<!--.*?-->", "", text, flags=re.S)
-    text = re.sub(r'(?<=[ "])(-?\d+\.\d)\d+', r"\1", text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r'(?<=[ "])(-?\d+\.\d)\d+', r"\1", tag.group()), text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'url\(#', f"url(#{name}-", re.sub(r'href="#', f'href="#{name}-', text))
     for colour, variable in CSS_NAMES.items():

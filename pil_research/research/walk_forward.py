@@ -460,6 +460,7 @@ def walk_forward(panel: Panel, configs: PILConfig | Mapping[str, PILConfig] | Se
 RUNGS: Mapping[str, Mapping[str, Any]] = {
     "HRP": {"allocation.method": "hrp"}, "ERC": {"allocation.method": "erc"},
     "inverse-vol": {"allocation.method": "inverse_vol"}, "1/N-risk": {"allocation.method": "equal", "tilt.bound": 0.0},
+    "1/N tilted": {"allocation.method": "equal"},
     "1/N nominal": {"allocation.method": "equal", "tilt.bound": 0.0, "sleeves.normalise": False},
     "min-variance": {"allocation.method": "min_variance"}, "NCO": {"allocation.method": "nco"}}
 VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {  # configuration changes, run settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -26,13 +27,16 @@ Ints = NDArray[np.int64]
 HALF_GRID = 0.5e-10  # numbers closer than this are equal for a threshold
 
 
-def _check_book(book: Floats) -> None:
-    """Refuse a book with a non-finite entry."""
-    if not math.isfinite(np.abs(book).sum()):
+def _finite_sizes(book: Floats) -> tuple[Floats, Floats]:
+    """Size of each position and gross ``(..., 1)`` of a book; a non-finite entry is refused."""
+    size = np.abs(book)
+    gross = np.asarray(size.sum(axis=-1, keepdims=True))
+    if not math.isfinite(gross.sum()):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(book))[0])
         raise InputError(f"book must be finite, got {book[where]!r} at index {where}; find the input it came from",
                          code="NON_FINITE", field="book", subject=str(where[-1]), value=float(book[where]),
                          limit="finite")
+    return size, gross
 
 
 def _check_limits(**caps: Floats) -> None:
@@ -49,61 +53,67 @@ def _column(x: ArrayLike, ndim: int) -> Floats:
     return a if a.ndim == ndim else a[..., None]
 
 
-def _book_caps(name: ArrayLike, cluster: ArrayLike, net: ArrayLike, gross: ArrayLike,
-               ndim: int) -> tuple[Floats, Floats, Floats, Floats]:
+_Caps = tuple[Floats, Floats, Floats, Floats]  # name, cluster, net, gross
+
+
+def _book_caps(name: ArrayLike, cluster: ArrayLike, net: ArrayLike, gross: ArrayLike, ndim: int) -> _Caps:
     caps = (_column(name, ndim), _column(cluster, -1), _column(net, -1), _column(gross, -1))
-    _check_limits(name=caps[0], cluster=caps[1], net=caps[2], gross=caps[3])
+    least = np.minimum(np.minimum(caps[0], caps[1]), np.minimum(caps[2], caps[3]))  # NaN stays NaN
+    if np.count_nonzero(least >= 0.0) < least.size:
+        _check_limits(name=caps[0], cluster=caps[1], net=caps[2], gross=caps[3])
     return caps
 
-# %% ../../nbs/14_stage4_caps.ipynb #ec88758a
-def _cap_names(book: Floats, cap: Floats, tolerance: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
-    """Clip positions above ``cap * tolerance`` to ``cap``."""
-    over = np.abs(book) - cap * tolerance > HALF_GRID
+# %% ../../nbs/14_stage4_caps.ipynb #437d9c35
+def _cap_names(book: Floats, size: Floats, cap: Floats, limit: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
+    """Clip positions above `limit` to `cap`."""
+    over = size - limit > HALF_GRID
     if frozen is not None:
         over &= ~frozen
     if not np.count_nonzero(over):
         return book, np.zeros(book.shape[:-1], dtype=np.bool_)
     return np.where(over, np.minimum(np.maximum(book, -cap), cap), book), np.asarray(over.any(axis=-1))
 
-# %% ../../nbs/14_stage4_caps.ipynb #a99f3e79
-def _group_gross(book: Floats, slots: Ints, n_slots: int) -> Floats:
+# %% ../../nbs/14_stage4_caps.ipynb #2dbbc90d
+def _group_gross(size: Floats, slots: Ints, n_slots: int) -> Floats:
     """Sum of absolute positions per group: ``(..., M)`` with group numbers ``(M,)`` gives ``(..., n_slots)``."""
-    lead = book.shape[:-1]
-    rows = book.size // max(slots.size, 1)
+    lead = size.shape[:-1]
+    rows = size.size // max(slots.size, 1)
     index = slots if rows == 1 else (slots + n_slots * np.arange(rows)[:, None]).ravel()
-    total = np.bincount(index, np.abs(book).ravel(), rows * n_slots)
+    total = np.bincount(index, size.ravel(), rows * n_slots)
     return np.asarray(total, dtype=np.float64).reshape(lead + (n_slots,))
 
 
-def _shrink_factor(total: Floats, fixed: Floats | float, cap: Floats, over: Bools) -> Floats:
+def _shrink_factor(total: Floats, fixed: Floats | None, cap: Floats, over: Bools) -> Floats:
     """Factor that brings ``total`` to ``cap`` by scaling only what is not ``fixed``; 1 where not over."""
+    if fixed is None:
+        return np.asarray(np.minimum(np.divide(cap, total, out=np.ones(total.shape), where=over), 1.0))
     free = np.asarray(total - fixed)
     room = np.maximum(cap - fixed, 0.0)
     factor = np.divide(room, free, out=np.ones_like(total), where=over & (free > 0.0))
     return np.asarray(np.minimum(factor, 1.0))
 
 
-def _cap_groups(book: Floats, cap: Floats, tolerance: Floats, slots: Ints, n_slots: int,
+def _cap_groups(book: Floats, size: Floats, cap: Floats, limit: Floats, groups: tuple[Ints, int],
                 frozen: Bools | None) -> tuple[Floats, Bools]:
-    """Scale every group whose gross is above ``cap * tolerance`` to ``cap``; the last group is never capped."""
-    total = _group_gross(book, slots, n_slots)
-    over = total - cap * tolerance > HALF_GRID
+    """Scale every group whose gross is above `limit` to `cap`; the last group is never capped."""
+    slots, n_slots = groups
+    total = _group_gross(size, slots, n_slots)
+    over = total - limit > HALF_GRID
     over[..., -1] = False
     if not np.count_nonzero(over):
         return book, np.zeros(book.shape[:-1], dtype=np.bool_)
-    fixed = 0.0 if frozen is None else _group_gross(book * frozen, slots, n_slots)
+    fixed = None if frozen is None else _group_gross(size * frozen, slots, n_slots)
     factor = np.take(_shrink_factor(total, fixed, cap, over), slots, axis=-1)
     scaled = book * factor if frozen is None else np.where(frozen, book, book * factor)
     return scaled, np.asarray(over.any(axis=-1))
 
-# %% ../../nbs/14_stage4_caps.ipynb #fa0d2bdd
-def _cap_gross(book: Floats, cap: Floats, tolerance: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
-    """Scale the whole book when its gross is above ``cap * tolerance``."""
-    total = np.abs(book).sum(axis=-1, keepdims=True)
-    over = total - cap * tolerance > HALF_GRID
+# %% ../../nbs/14_stage4_caps.ipynb #231541a8
+def _cap_gross(book: Floats, total: Floats, cap: Floats, limit: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
+    """Scale the whole book when its gross `total` ``(..., 1)`` is above `limit`."""
+    over = total - limit > HALF_GRID
     if not np.count_nonzero(over):
         return book, over[..., 0]
-    fixed = 0.0 if frozen is None else np.abs(book * frozen).sum(axis=-1, keepdims=True)
+    fixed = None if frozen is None else np.abs(book * frozen).sum(axis=-1, keepdims=True)
     factor = _shrink_factor(total, fixed, cap, over)
     scaled = book * factor if frozen is None else np.where(frozen, book, book * factor)
     return scaled, over[..., 0]
@@ -131,11 +141,11 @@ def water_level(values: Floats, total: ArrayLike) -> Floats:
     used = below.reshape(-1, n)[np.arange(j.size), j.ravel()].reshape(j.shape)
     return np.asarray((goal[..., 0] - used) / (n - j), dtype=np.float64)
 
-# %% ../../nbs/14_stage4_caps.ipynb #6c62f747
-def _cap_net(book: Floats, cap: Floats, tolerance: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
-    """Clip the largest positions of the heavy side to a common level when ``|net| > cap * tolerance``."""
+# %% ../../nbs/14_stage4_caps.ipynb #843ed6d8
+def _cap_net(book: Floats, cap: Floats, limit: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
+    """Clip the largest positions of the heavy side to a common level when ``|net|`` is above `limit`."""
     net = book.sum(axis=-1)
-    over = np.asarray(np.abs(net) - (cap * tolerance)[..., 0] > HALF_GRID)
+    over = np.asarray(np.abs(net) - limit[..., 0] > HALF_GRID)
     if not np.count_nonzero(over):
         return book, over
     side = np.sign(net[over])[:, None]
@@ -143,9 +153,9 @@ def _cap_net(book: Floats, cap: Floats, tolerance: Floats, frozen: Bools | None)
     heavy = np.maximum(signed, 0.0)
     if frozen is not None:
         heavy[np.broadcast_to(frozen, book.shape)[over]] = 0.0
-    limit = (cap[..., 0] + np.zeros(over.shape))[over]
+    goal = (cap[..., 0] + np.zeros(over.shape))[over]
     rest = (signed - heavy).sum(axis=-1)
-    level = water_level(heavy, np.maximum(limit - rest, 0.0))[:, None]
+    level = water_level(heavy, np.maximum(goal - rest, 0.0))[:, None]
     out = book.copy()
     out[over] = side * np.where(heavy > 0.0, np.minimum(signed, level), signed)
     return out, over
@@ -158,26 +168,35 @@ class CappedBook(NamedTuple):
     bound: dict[str, Bools]  # "name", "cluster", "net", "gross" -> (...)
 
 
-def _cap_all(book: Floats, caps: tuple[Floats, Floats, Floats, Floats], clusters: Ints, cluster_on: ArrayLike,
-             tolerance: Floats, frozen: Bools | None) -> CappedBook:
-    name, cluster, net, gross = caps
-    book, by_name = _cap_names(book, name, tolerance, frozen)
+def _cap_all(start: Floats, caps: _Caps, limits: _Caps, clusters: Ints, cluster_on: ArrayLike,
+             frozen: Bools | None) -> CappedBook:
+    """Name, cluster, net and gross cap in this order; a step that finds nothing to do passes its book on."""
+    size, total = _finite_sizes(start)
+    book, by_name = _cap_names(start, size, caps[0], limits[0], frozen)
     on = np.asarray(cluster_on, dtype=np.bool_)
-    if np.count_nonzero(on):
-        slots, n_slots = _slots(clusters)
-        limit = cluster if np.count_nonzero(on) == on.size else np.where(on[..., None], cluster, np.inf)
-        book, by_cluster = _cap_groups(book, limit, tolerance, slots, n_slots, frozen)
+    n_on = np.count_nonzero(on)
+    if n_on:
+        size = size if book is start else np.abs(book)
+        cap, limit = caps[1], limits[1]
+        if n_on < on.size:
+            cap, limit = np.where(on[..., None], cap, np.inf), np.where(on[..., None], limit, np.inf)
+        book, by_cluster = _cap_groups(book, size, cap, limit, _slots(clusters.tobytes()), frozen)
     else:
         by_cluster = np.zeros(book.shape[:-1], dtype=np.bool_)
-    book, by_net = _cap_net(book, net, tolerance, frozen)
-    book, by_gross = _cap_gross(book, gross, tolerance, frozen)
+    book, by_net = _cap_net(book, caps[2], limits[2], frozen)
+    total = total if book is start else np.abs(book).sum(axis=-1, keepdims=True)
+    book, by_gross = _cap_gross(book, total, caps[3], limits[3], frozen)
     return CappedBook(book, {"name": by_name, "cluster": by_cluster, "net": by_net, "gross": by_gross})
 
 
-def _slots(clusters: Ints) -> tuple[Ints, int]:
-    """Group numbers with "no cluster" moved to an extra last group."""
-    n = int(clusters.max(initial=-1)) + 1
-    return np.where(clusters < 0, n, clusters), n + 1
+@lru_cache(maxsize=8)  # clusters change once a session, and every book is measured several times
+def _slots(clusters: bytes) -> tuple[Ints, int]:
+    """Group numbers, from the bytes of `clusters`, with "no cluster" moved to an extra last group."""
+    c = np.frombuffer(clusters, dtype=np.int64)
+    n = int(c.max(initial=-1)) + 1
+    slots = np.where(c < 0, n, c)
+    slots.flags.writeable = False
+    return slots, n + 1
 
 # %% ../../nbs/14_stage4_caps.ipynb #926fe8e6
 def cap_book(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: ArrayLike, gross: ArrayLike,
@@ -207,9 +226,8 @@ def cap_book(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Array
         ``NON_FINITE`` for a book with a missing number, ``BAD_CAP`` for a negative or missing cap.
     """
     b = np.asarray(book, dtype=np.float64)
-    _check_book(b)
     caps = _book_caps(name, cluster, net, gross, b.ndim)
-    return _cap_all(b, caps, np.asarray(clusters, dtype=np.int64), cluster_on, np.ones(1), None)
+    return _cap_all(b, caps, caps, np.asarray(clusters, dtype=np.int64), cluster_on, None)
 
 # %% ../../nbs/14_stage4_caps.ipynb #fe5367c2
 class CuredBook(NamedTuple):
@@ -247,42 +265,41 @@ def cure_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arra
         As `cap_book`.
     """
     b = np.asarray(book, dtype=np.float64)
-    _check_book(b)
     caps = _book_caps(name, cluster, net, gross, b.ndim)
     slack, groups = _column(tolerance, -1), np.asarray(clusters, dtype=np.int64)
+    limits = (caps[0] * slack, caps[1] * slack, caps[2] * slack, caps[3] * slack)
     hold = None if frozen is None else np.asarray(frozen, dtype=np.bool_)
     hold = None if hold is None or not np.count_nonzero(hold) else hold
-    out, bound = _cap_all(b, caps, groups, cluster_on, slack, hold)
+    out, bound = _cap_all(b, caps, limits, groups, cluster_on, hold)
     cured = bound["name"] | bound["cluster"] | bound["net"] | bound["gross"]
     if hold is None:
         return CuredBook(out, cured, bound, np.zeros(b.shape, dtype=np.bool_))
-    stuck = _uncurable(out, caps, groups, cluster_on, slack, np.broadcast_to(hold, b.shape))
+    stuck = _uncurable(out, limits, groups, cluster_on, np.broadcast_to(hold, b.shape))
     return CuredBook(out, cured, bound, stuck)
 
-# %% ../../nbs/14_stage4_caps.ipynb #5dbda5e0
-def _uncurable(book: Floats, caps: tuple[Floats, Floats, Floats, Floats], clusters: Ints, cluster_on: ArrayLike,
-               tolerance: Floats, frozen: Bools) -> Bools:
+# %% ../../nbs/14_stage4_caps.ipynb #4703766d
+def _uncurable(book: Floats, limits: _Caps, clusters: Ints, cluster_on: ArrayLike, frozen: Bools) -> Bools:
     """Frozen symbols behind a cap that is still breached after the cure."""
-    name, cluster, net, gross = caps
+    name, cluster, net, gross = limits
     size, total = np.abs(book), book.sum(axis=-1, keepdims=True)
-    slots, n_slots = _slots(clusters)
-    by_group = _group_gross(book, slots, n_slots) - cluster * tolerance > HALF_GRID
+    slots, n_slots = _slots(clusters.tobytes())
+    by_group = _group_gross(size, slots, n_slots) - cluster > HALF_GRID
     by_group[..., -1] = False
     by_group &= np.asarray(cluster_on, dtype=np.bool_)[..., None]
-    over = size - name * tolerance > HALF_GRID
+    over = size - name > HALF_GRID
     over |= np.take(by_group, slots, axis=-1)
-    over |= (np.abs(total) - net * tolerance > HALF_GRID) & (np.sign(book) == np.sign(total))
-    over |= size.sum(axis=-1, keepdims=True) - gross * tolerance > HALF_GRID
+    over |= (np.abs(total) - net > HALF_GRID) & (np.sign(book) == np.sign(total))
+    over |= size.sum(axis=-1, keepdims=True) - gross > HALF_GRID
     return over & frozen & (size > 0.0)
 
 # %% ../../nbs/14_stage4_caps.ipynb #e901b3e9
 def _levels(book: Floats, clusters: Ints, exempt: Bools | None) -> dict[str, tuple[Floats, Floats | float]]:
     """Constraint -> (size, size of the exempt part), with a trailing axis to reduce."""
-    slots, n_slots = _slots(clusters)
+    slots, n_slots = _slots(clusters.tobytes())
 
-    def measure(b: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    def measure(b: Floats) -> _Caps:
         size = np.abs(b)
-        return (size, _group_gross(b, slots, n_slots)[..., :-1], np.abs(b.sum(axis=-1, keepdims=True)),
+        return (size, _group_gross(size, slots, n_slots)[..., :-1], np.abs(b.sum(axis=-1, keepdims=True)),
                 size.sum(axis=-1, keepdims=True))
 
     keys = ("name", "cluster", "net", "gross")
@@ -345,11 +362,13 @@ def check_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arr
     b = np.asarray(book, dtype=np.float64)
     caps = dict(zip(("name", "cluster", "net", "gross"), _book_caps(name, cluster, net, gross, b.ndim), strict=True))
     hold = None if exempt is None else np.asarray(exempt, dtype=np.bool_)
-    on = np.asarray(cluster_on, dtype=np.bool_)[..., None]
+    on, drift = np.asarray(cluster_on, dtype=np.bool_)[..., None], _column(tolerance, b.ndim)
     for key, (size, fixed) in _levels(b, np.asarray(clusters, dtype=np.int64), hold).items():
-        limit = np.maximum(caps[key] * _column(tolerance, b.ndim), fixed) + slack
+        limit = caps[key] * drift
+        limit = (limit if isinstance(fixed, float) else np.maximum(limit, fixed)) + slack
         passed = size <= limit
-        passed |= ~on if key == "cluster" else False
+        if key == "cluster":
+            passed |= ~on
         if np.count_nonzero(passed) < passed.size:
             _breach(key, size, np.broadcast_to(limit, size.shape), passed, symbols)
 

@@ -52,8 +52,9 @@ def governor_multiplier(drawdown: ArrayLike, start: Number = 0.05, floor_at: Num
     """
     dd = np.asarray(drawdown, dtype=np.float64)
     depth = np.minimum(np.maximum((dd - start) / (floor_at - start), 0.0), 1.0)
-    m = 1.0 - (1.0 - floor) * depth
-    return np.where(flat_at - dd > HALF_GRID, m, 0.0)
+    m = np.asarray(1.0 - (1.0 - floor) * depth)
+    alive = flat_at - dd > HALF_GRID
+    return m if np.count_nonzero(alive) == m.size else np.where(alive, m, 0.0)
 
 # %% ../../nbs/15_stage5_drawdown.ipynb #a9f64f55
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def _revalue(state: DrawdownState, equity: ArrayLike, flow: ArrayLike, new: Bool
     finite = np.isfinite(value)
     usable = finite & (value > 0.0)
     now = value if np.count_nonzero(usable) == usable.size else np.where(usable, value, state.equity)
-    close = np.where(new, state.equity, state.close)
+    close = state.equity if np.count_nonzero(new) == new.size else np.where(new, state.equity, state.close)
     mark, true, old, pending = state.mark, state.true_mark, state.old_true_mark, flows
     if np.count_nonzero(flows):
         if np.count_nonzero(np.isfinite(flows)) < flows.size:
@@ -213,6 +214,7 @@ class _Return(NamedTuple):
     armed: Bools
     needed: Bools
     lifetime_hit: Bools
+    loss: Floats  # since the true mark, before any re-entry
 
 
 def _allow_reentry(state: DrawdownState, money: _Money, session: int, p: DrawdownParams, re_arm: Switch) -> _Return:
@@ -220,7 +222,7 @@ def _allow_reentry(state: DrawdownState, money: _Money, session: int, p: Drawdow
     loss = 1.0 - money.equity / money.true_mark
     hit = money.usable & (loss - p.lifetime_limit > -HALF_GRID) & p.enabled
     if not (np.count_nonzero(hit) or np.count_nonzero(state.flat) or np.count_nonzero(state.operator_needed)):
-        return _Return(hit, hit, hit, hit)
+        return _Return(hit, hit, hit, hit, loss)
     armed = np.asarray(re_arm, dtype=np.bool_) & state.operator_needed & money.usable
     hit &= ~armed
     needed = (state.operator_needed & ~armed) | hit
@@ -228,7 +230,7 @@ def _allow_reentry(state: DrawdownState, money: _Money, session: int, p: Drawdow
     first_open = session - p.reentry_window
     used = (state.reentry_last > first_open).astype(np.int64) + (state.reentry_before > first_open)
     blocked = due & (used >= np.minimum(p.max_reentries, 2))
-    return _Return(due & ~blocked, armed, needed | blocked, hit)
+    return _Return(due & ~blocked, armed, needed | blocked, hit, loss)
 
 # %% ../../nbs/15_stage5_drawdown.ipynb #2b98440e
 def _read_tier(prev: Ints, drawdown: Floats, after_reentry: Bools, p: DrawdownParams) -> Ints:
@@ -320,7 +322,9 @@ def _decide(state: DrawdownState, money: _Money, memory: _Memory, back: _Return,
     dd_raw = 1.0 - money.equity / memory.mark
     dd = dd_raw * p.strictness
     felt = dd * p.enabled
-    after = memory.after_reentry & (felt - p.start > -HALF_GRID)
+    after = memory.after_reentry
+    if np.count_nonzero(after):
+        after = after & (felt - p.start > -HALF_GRID)
     tier = _read_tier(memory.tier, felt, after, p)
     no_new = tier == NO_NEW
     over = (felt - p.flat_at > -HALF_GRID) | back.lifetime_hit
@@ -329,7 +333,9 @@ def _decide(state: DrawdownState, money: _Money, memory: _Memory, back: _Return,
     trip = ~memory.flat & over
     flat = memory.flat | trip
     hit = money.usable & (money.loss - p.daily_loss > -HALF_GRID) & p.enabled
-    daily_until = np.where(hit, session + 1, state.daily_flat_until)
+    daily_until = state.daily_flat_until
+    if np.count_nonzero(hit):
+        daily_until = np.where(hit, session + 1, daily_until)
     broke = ~(money.usable | money.missing)
     stop = flat | broke | (session <= daily_until)
     m = governor_multiplier(felt, p.start, p.floor_at, p.flat_at, p.floor)
@@ -339,7 +345,8 @@ def _decide(state: DrawdownState, money: _Money, memory: _Memory, back: _Return,
         m = np.where(flat | broke, 0.0, np.where(money.missing, state.multiplier, m))
         throttle = np.where(stop, 0.0, throttle)
         no_new &= ~flat
-    read = GovernorRead(dd_raw, dd, 1.0 - money.equity / memory.true_mark, m, throttle, tier, stop,
+    lifetime = back.loss if memory.true_mark is money.true_mark else 1.0 - money.equity / memory.true_mark
+    read = GovernorRead(dd_raw, dd, lifetime, m, throttle, tier, stop,
                         no_new | money.missing, back.auto | back.armed, trip, back.needed, hit,
                         money.equity, money.missing, broke, back.armed, money.loss)
     return read, _next_state(state, money, memory, read, flat, after, daily_until, session, p)
@@ -347,7 +354,10 @@ def _decide(state: DrawdownState, money: _Money, memory: _Memory, back: _Return,
 # %% ../../nbs/15_stage5_drawdown.ipynb #988a005c
 def _next_state(state: DrawdownState, money: _Money, memory: _Memory, read: GovernorRead, flat: Bools, after: Bools,
                 daily_until: Ints, session: int, p: DrawdownParams) -> DrawdownState:
-    until = state.flat_until
+    until, since = state.flat_until, state.tier_since
+    changed = read.tier != state.tier
+    if np.count_nonzero(changed):
+        since = np.where(changed, session, since)
     if np.count_nonzero(read.tripped):
         until = np.where(read.tripped, session + p.flat_sessions, until)
     return DrawdownState(
@@ -356,8 +366,7 @@ def _next_state(state: DrawdownState, money: _Money, memory: _Memory, read: Gove
         flat_until=until, daily_flat_until=daily_until, recovering=memory.recovering,
         mark_session=memory.mark_session, after_reentry=after, reentry_last=memory.reentry_last,
         reentry_before=memory.reentry_before, operator_needed=read.operator_needed, tier=read.tier,
-        tier_since=np.where(read.tier == state.tier, state.tier_since, session),
-        multiplier=read.multiplier, throttle=read.throttle)
+        tier_since=since, multiplier=read.multiplier, throttle=read.throttle)
 
 # %% ../../nbs/15_stage5_drawdown.ipynb #e9c15a25
 def apply_governor(book: ArrayLike, read: GovernorRead) -> tuple[Floats, Floats]:

@@ -57,9 +57,13 @@ def cost_terms(*, half_spread: ArrayLike, fee: ArrayLike, impact: ArrayLike, dai
     """
     volume, vol = np.asarray(adv, dtype=np.float64), np.asarray(daily_vol, dtype=np.float64)
     known = np.isfinite(vol) & (volume > 0.0)
-    root = np.asarray(impact) * np.where(known, vol, 0.0) / np.sqrt(np.where(known, volume, 1.0))
     spread, fees = np.asarray(half_spread, dtype=np.float64), np.asarray(fee, dtype=np.float64)
-    return CostTerms(spread + fees + np.where(known, 0.0, assumed_impact), np.asarray(root, dtype=np.float64))
+    assumed = np.zeros(())
+    if np.count_nonzero(known) < known.size:
+        vol, volume = np.where(known, vol, 0.0), np.where(known, volume, 1.0)
+        assumed = np.where(known, 0.0, assumed_impact)
+    root = np.asarray(impact, dtype=np.float64) * vol / np.sqrt(volume)
+    return CostTerms(np.asarray(spread + fees + assumed), np.asarray(root))
 
 
 def cost_of(delta: ArrayLike, equity: Number, terms: CostTerms) -> Floats:
@@ -102,8 +106,11 @@ class RiskLevel(NamedTuple):
 
 def risk_ratio(e_current: Floats, e_target: Floats, vol_current: ArrayLike, vol_target: ArrayLike) -> Floats:
     """Risk of the target over risk of the held book; gross where volatility is unavailable; 1 when flat."""
-    gross = np.abs(np.asarray((e_current, e_target))).sum(axis=-1)
     vols = np.asarray((vol_current, vol_target), dtype=np.float64)
+    sure = np.isfinite(vols) & (vols > 0.0)
+    if sure.shape[1:] == e_current.shape[:-1] and np.count_nonzero(sure) == sure.size:
+        return np.asarray(vols[1] / vols[0])
+    gross = np.abs(np.asarray((e_current, e_target))).sum(axis=-1)
     usable = (np.isfinite(vols) & ((vols > 0.0) | (gross == 0.0))).all(axis=0)
     top, base = np.where(usable, vols[1], gross[1]), np.where(usable, vols[0], gross[0])
     return np.asarray(np.divide(top, base, out=np.ones_like(top), where=base > 0.0), dtype=np.float64)
@@ -127,11 +134,13 @@ def set_risk_level(e_current: ArrayLike, e_target: ArrayLike, vol_current: Array
     """
     held, target = np.asarray(e_current, dtype=np.float64), np.asarray(e_target, dtype=np.float64)
     k = risk_ratio(held, target, vol_current, vol_target)
-    down = (cut - k > HALF_GRID) | (np.asarray(forced) & (1.0 - k > HALF_GRID))
+    down = cut - k > HALF_GRID
+    if np.count_nonzero(forced):
+        down |= np.asarray(forced) & (1.0 - k > HALF_GRID)
     up = (k - raise_at > HALF_GRID) & ~np.asarray(reduce_only)
     e1 = held * np.where(down, k, 1.0)[..., None] if np.count_nonzero(down) else held
     extra = held * np.where(up, k - 1.0, 0.0)[..., None] if np.count_nonzero(up) else np.zeros(held.shape)
-    return RiskLevel(e1, k, extra, down)
+    return RiskLevel(e1, k, extra, np.asarray(down))
 
 # %% ../../nbs/17_stage7_turnover.ipynb #75957ef4
 def mandatory_trades(e1: ArrayLike, e_target: ArrayLike) -> Floats:
@@ -173,9 +182,8 @@ def band_trades(e1: ArrayLike, e_target: ArrayLike, *, band: Number, relative: N
     size = np.abs(gap)
     no_trade_band = np.minimum(_column(band), _column(relative) * np.maximum(np.abs(target), np.abs(held)))
     wants, outside = size > HALF_GRID, size > no_trade_band + HALF_GRID
-    edge = np.asarray(trade_to_edge, dtype=np.bool_)
-    if np.count_nonzero(edge):
-        size = np.where(edge[..., None], size - no_trade_band, size)
+    if np.count_nonzero(trade_to_edge):
+        size = np.where(np.asarray(trade_to_edge, dtype=np.bool_)[..., None], size - no_trade_band, size)
         gap = np.copysign(size, gap)
     trades = outside & (size > _column(min_ticket) + HALF_GRID)
     return np.where(trades, gap, 0.0), wants & ~outside, outside ^ trades
@@ -207,15 +215,11 @@ def passes_gate(optional: ArrayLike, variance: ArrayLike, cost: ArrayLike, *, ha
     (...) array of bool
         False wherever a number is missing.
     """
-    risk = np.asarray(haircut, dtype=np.float64) * vol_base
-    alive = risk > 0.0
-    scale = 0.5 * np.asarray(gate_sharpe) * horizon
-    gain = np.divide(scale * np.asarray(variance), risk, out=np.zeros(np.broadcast(variance, risk).shape), where=alive)
-    worth = gain - cost > HALF_GRID
-    passed = (worth | ~np.asarray(enabled)) & alive & (np.asarray(optional) != 0.0).any(axis=-1)
-    return np.asarray(passed, dtype=np.bool_)
+    wanted = (np.asarray(optional) != 0.0).any(axis=-1)
+    rule = GateRule(haircut, vol_base, gate_sharpe, horizon, enabled)
+    return np.asarray(_worth_it(variance, cost, rule) & wanted, dtype=np.bool_)
 
-# %% ../../nbs/17_stage7_turnover.ipynb #d839a790
+
 class GateRule(NamedTuple):
     """Numbers of the cost gate, each ``(...)``."""
 
@@ -226,6 +230,18 @@ class GateRule(NamedTuple):
     enabled: Switch
 
 
+def _worth_it(variance: ArrayLike, cost: ArrayLike, rule: GateRule) -> Bools:
+    """Where the gain of a list exceeds its cost, or the gate is off; never at a haircut of 0."""
+    risk = np.asarray(rule.haircut, dtype=np.float64) * rule.vol_base
+    alive = risk > 0.0
+    scaled = 0.5 * np.asarray(rule.gate_sharpe) * rule.horizon * np.asarray(variance, dtype=np.float64)
+    if np.count_nonzero(alive) == alive.size:
+        gain = scaled / risk
+    else:
+        gain = np.divide(scaled, risk, out=np.zeros(np.broadcast(scaled, risk).shape), where=alive)
+    return np.asarray((gain - np.asarray(cost, dtype=np.float64) > HALF_GRID) | ~np.asarray(rule.enabled)) & alive
+
+# %% ../../nbs/17_stage7_turnover.ipynb #2c72cec9
 def _gate(optional: Floats, variance: Callable[[Floats], Floats], costs: Callable[[Floats], Floats],
           expected_gain: Floats | None, rule: GateRule) -> tuple[Floats, Bools, int]:
     """Optional trades that pass, whether any was dropped, and the number of variance calls."""
@@ -241,9 +257,9 @@ def _gate(optional: Floats, variance: Callable[[Floats], Floats], costs: Callabl
         blocked, cost = (own & ~worth).any(axis=-1), np.where(own, 0.0, cost)
     if not np.count_nonzero(listed):
         return kept, blocked, 0
-    ok = passes_gate(listed, variance(listed), cost.sum(axis=-1), haircut=rule.haircut, vol_base=rule.vol_base,
-                     gate_sharpe=rule.gate_sharpe, horizon=rule.horizon, enabled=rule.enabled)
-    blocked = blocked | (~ok & (listed != 0.0).any(axis=-1))
+    wanted = (listed != 0.0).any(axis=-1)
+    ok = _worth_it(variance(listed), cost.sum(axis=-1), rule) & wanted
+    blocked = blocked | (wanted & ~ok)
     return kept + listed * ok[..., None], blocked, 1
 
 # %% ../../nbs/17_stage7_turnover.ipynb #5f15b27c
@@ -307,8 +323,10 @@ def control_turnover(e_current: ArrayLike, e_target: ArrayLike, *, variance: Cal
                                                trade_to_edge=trade_to_edge)
     gains = None if expected_gain is None else np.asarray(expected_gain, dtype=np.float64)
     passed, blocked, more = _gate(optional, variance, costs, gains, rule)
-    edge = np.asarray(trade_to_edge, dtype=np.bool_)
-    e_gate = np.where((passed != 0.0) & ~edge[..., None], goal, base + passed)  # on target to the last bit
+    to_target = passed != 0.0
+    if np.count_nonzero(trade_to_edge):
+        to_target &= ~np.asarray(trade_to_edge, dtype=np.bool_)[..., None]
+    e_gate = np.where(to_target, goal, base + passed)  # on target to the last bit
     binding = {"band": np.asarray(in_band.any(axis=-1)), "gate": blocked | dropped_raise,
                "min_ticket": np.asarray(too_small.any(axis=-1))}
     return TurnoverResult(e_risk, base + optional, e_gate, level.k, level.cut, raised, binding, e_gate - target,
@@ -319,7 +337,8 @@ def _two_variances(held: Floats, target: Floats, variance: Callable[[Floats], Fl
     """Variance of held and target book in one call; none when nothing is held."""
     if not np.count_nonzero(held):
         return np.zeros((2,) + held.shape[:-1]), 0
-    return variance(np.asarray(np.broadcast_arrays(held, target))), 1
+    pair = (held, target) if held.shape == target.shape else np.broadcast_arrays(held, target)
+    return variance(np.asarray(pair)), 1
 
 
 def _take_raise(level: RiskLevel, variance_held: Floats, costs: Callable[[Floats], Floats],
@@ -329,9 +348,7 @@ def _take_raise(level: RiskLevel, variance_held: Floats, costs: Callable[[Floats
     if not np.count_nonzero(level.raise_list):
         return level.e1, none, none
     wanted = (level.raise_list != 0.0).any(axis=-1)
-    ok = passes_gate(level.raise_list, np.square((level.k - 1.0) * np.sqrt(variance_held)), costs(level.raise_list).sum(axis=-1),
-                     haircut=rule.haircut, vol_base=rule.vol_base, gate_sharpe=rule.gate_sharpe,
-                     horizon=rule.horizon, enabled=rule.enabled)
+    ok = _worth_it(np.square((level.k - 1.0) * np.sqrt(variance_held)), costs(level.raise_list).sum(axis=-1), rule) & wanted
     return level.e1 + level.raise_list * ok[..., None], ok, wanted & ~ok
 
 
