@@ -103,15 +103,20 @@ def tilt_within_bound(base: NDArray[np.float64], x: NDArray[np.float64], bound: 
     if same.all():
         return base if base.shape == same.shape else np.asarray(np.broadcast_to(base, same.shape))
     low, high, total = 1.0 - _over_last(bound), 1.0 + _over_last(bound), _total(base)
-    ratio = np.maximum(np.where(on, x, 1.0) / np.where(on, base, 1.0), _LEAST_RATIO) + 0.0 * low
+    quotient = x / base if on.all() else np.where(on, x, 1.0) / np.where(on, base, 1.0)
+    ratio = np.asarray(np.maximum(quotient, _LEAST_RATIO))
+    if low.shape[:-1] != ratio.shape[:-1]:
+        ratio = ratio + 0.0 * low
     value = base * ratio
     level = total / np.maximum(_total(value), _NOTHING)
-    share = np.minimum(np.maximum(level * ratio, low), high)
-    outside = share != level * ratio
+    free = level * ratio
+    share = np.minimum(np.maximum(free, low), high)
+    outside = share != free
     if outside.any():
         level = np.where(outside.any(axis=-1, keepdims=True), _tilt_level(value, ratio, low, high, total), level)
         share = np.minimum(np.maximum(level * ratio, low), high)
-    return np.where(same.all(axis=-1, keepdims=True), base, base * share)
+    untilted = same.all(axis=-1, keepdims=True)
+    return np.where(untilted, base, base * share) if untilted.any() else np.asarray(base * share)
 
 # %% ../../nbs/11_stage1_allocation.ipynb #85129d6c
 def _tilt_level(value: NDArray[np.float64], ratio: NDArray[np.float64], low: NDArray[np.float64],
@@ -167,12 +172,14 @@ def sleeve_caps(a_max: ArrayLike, n_counted: ArrayLike, capacity: NDArray[np.flo
     """
     equal = 1.0 / np.maximum(np.asarray(n_counted, dtype=np.float64), 1.0)
     most = np.asarray(a_max, dtype=np.float64)
-    money = _over_last(equity)
-    usable = (money > 0.0) & (capacity >= 0.0)
-    share = np.where(usable, capacity, 0.0) / np.where(money > 0.0, money, 1.0)
-    share = np.where(capacity == np.inf, np.inf, share)
-    caps = np.minimum(np.maximum(most, equal)[..., None], share)
-    relaxed = np.asarray(np.round(equal - most, 10) > 0.0)
+    money, common = _over_last(equity), np.maximum(most, equal)[..., None]
+    share, unlimited = capacity, capacity == np.inf
+    if money.shape != common.shape or not unlimited.all():
+        usable = (money > 0.0) & (capacity >= 0.0)
+        share = np.where(usable, capacity, 0.0) / np.where(money > 0.0, money, 1.0)
+        share = np.where(unlimited, np.inf, share)
+    caps = np.minimum(common, share)
+    relaxed = np.asarray((equal - most).round(10) > 0.0)
     return SleeveCaps(caps if held_cap is None else np.minimum(caps, held_cap), relaxed)
 
 # %% ../../nbs/11_stage1_allocation.ipynb #9b332294
@@ -206,17 +213,21 @@ def cap_weights(target: NDArray[np.float64], caps: NDArray[np.float64], budget: 
     """
     room = np.maximum(_over_last(budget), 0.0)
     on = target > _NOTHING
-    caps = np.where(on, np.minimum(caps, room), 0.0)
-    target = np.where(on, target, 0.0)
-    width = _total(target)
-    level = room / np.where(width > 0.0, width, 1.0)
-    over = level * target > caps
-    if over.any():
-        level = np.where(over.any(axis=-1, keepdims=True), _water_level(target, caps, room), level)
+    caps = np.minimum(caps, room)
+    if on.size and caps.shape == target.shape and on.all():
+        level = room / _total(target)
+    else:
+        caps, target = np.where(on, caps, 0.0), np.where(on, target, 0.0)
+        width = _total(target)
+        level = room / np.where(width > 0.0, width, 1.0)
     wanted = level * target
+    capped = np.asarray(wanted > caps)
+    if capped.any():
+        wanted = np.where(capped.any(axis=-1, keepdims=True), _water_level(target, caps, room), level) * target
+        capped = np.asarray((wanted - caps).round(10) > 0.0)
     weights = np.minimum(caps, wanted)
     cash = np.asarray(np.maximum(room[..., 0] - np.add.reduce(weights, axis=-1), 0.0))
-    return CappedWeights(weights, cash, np.asarray(np.round(wanted - caps, 10) > 0.0))
+    return CappedWeights(weights, cash, capped)
 
 # %% ../../nbs/11_stage1_allocation.ipynb #e15b8f2a
 def _water_level(target: NDArray[np.float64], caps: NDArray[np.float64], room: NDArray[np.float64],
@@ -265,6 +276,11 @@ def smooth_weights(previous: NDArray[np.float64], target: NDArray[np.float64], s
     Source: SPEC section 4, Stage 1 rule 7.
     """
     keep = _over_last(smoothing)
+    if not np.asarray(first, dtype=bool).any() and stayers.all():  # nobody joins, nobody leaves
+        total = _total(previous)
+        if (total > 0.0).all():
+            prior = previous * (np.maximum(_over_last(budget), 0.0) / total)
+            return np.asarray(keep * prior + (1.0 - keep) * target)
     old = np.where(stayers, previous, 0.0)
     entering = np.where(joiners, target, 0.0)
     left = np.maximum(_over_last(budget) - _total(entering), 0.0)
@@ -296,9 +312,9 @@ def apply_weights(smoothed: NDArray[np.float64], applied: NDArray[np.float64], t
     -----
     Distances are rounded to 1e-10 before the test. Source: SPEC section 4, Stage 1 rule 8.
     """
-    far = np.asarray(np.round(np.abs(smoothed - applied), 10) > _over_last(threshold))
-    move = np.asarray(far.any(axis=-1))[..., None] | np.asarray(force, dtype=bool)[..., None]
-    return np.where(move, smoothed, applied), np.asarray(move[..., 0])
+    far = np.asarray(np.abs(smoothed - applied).round(10) > _over_last(threshold))
+    move = np.asarray(far.any(axis=-1) | np.asarray(force, dtype=bool))
+    return np.where(move[..., None], smoothed, applied), move
 
 # %% ../../nbs/11_stage1_allocation.ipynb #a12641ff
 class RampedWeights(NamedTuple):

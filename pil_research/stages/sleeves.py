@@ -226,17 +226,21 @@ def advance_sleeve_states(state: NDArray[np.int8], missed: NDArray[np.int64], en
     """
     after = _NEXT_STATE[state, observed]
     count = np.maximum(missed + int(new_session), 1)
-    silent = after == HELD
-    if silent.any():
-        after = np.where(silent & (count > _over_last(held_sessions)), np.int8(QUARANTINED), after)
-        after = np.where(silent & ~has_target, np.int8(ABSENT), after)
+    held = after == HELD
+    if held.any():
+        after = np.where(held & (count > _over_last(held_sessions)), np.int8(QUARANTINED), after)
+        after = np.where(held & ~has_target, np.int8(ABSENT), after)
+        held = after == HELD
+    quarantined, changed = after == QUARANTINED, np.asarray((after != state).any(axis=-1))
+    members = (after == LIVE) | held
+    if not (held.any() or quarantined.any()):
+        return SleeveStates(after, np.zeros(count.shape, dtype=count.dtype), np.zeros(after.shape),
+                            np.zeros(after.shape, dtype=bool), changed, members)
     was_member = (state == LIVE) | (state == HELD)
-    quarantined = after == QUARANTINED
     entered = quarantined & was_member
     share = np.where(entered, applied, np.where(quarantined & (state == QUARANTINED), entry_share, 0.0))
-    members = (after == LIVE) | (after == HELD)
-    count = np.where(quarantined | (after == HELD), count, 0)
-    return SleeveStates(after, count, share, entered, np.asarray((after != state).any(axis=-1)), members)
+    count = np.where(quarantined | held, count, 0)
+    return SleeveStates(after, count, share, entered, changed, members)
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #6454dd83
 def quarantine_budget(state: NDArray[np.int8], entry_share: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -251,7 +255,10 @@ def quarantine_budget(state: NDArray[np.int8], entry_share: NDArray[np.float64])
     -------
     (...) array in [0, 1]; exactly 1 when nothing is quarantined.
     """
-    cash = np.where(state == QUARANTINED, entry_share, 0.0).sum(axis=-1)
+    out = state == QUARANTINED
+    if not out.any():
+        return np.ones(state.shape[:-1])
+    cash = np.where(out, entry_share, 0.0).sum(axis=-1)
     return np.asarray(np.minimum(np.maximum(1.0 - cash, 0.0), 1.0))
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #ad4ea3c2

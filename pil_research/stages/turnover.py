@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'Number', 'Switch', 'HALF_GRID', 'RESTRICTIONS', 'CostTerms', 'cost_terms', 'cost_of',
-           'trade_costs', 'RiskLevel', 'risk_ratio', 'set_risk_level', 'mandatory_trades', 'band_trades', 'passes_gate',
-           'GateRule', 'TurnoverResult', 'control_turnover', 'restrict_trades']
+           'trade_costs', 'RiskLevel', 'risk_ratio', 'set_risk_level', 'mandatory_trades', 'band_trades', 'GateRule',
+           'passes_gate', 'TurnoverResult', 'control_turnover', 'restrict_trades']
 
 # %% ../../nbs/17_stage7_turnover.ipynb #24b0441b
 Floats = NDArray[np.float64]
@@ -188,6 +188,28 @@ def band_trades(e1: ArrayLike, e_target: ArrayLike, *, band: Number, relative: N
     trades = outside & (size > _column(min_ticket) + HALF_GRID)
     return np.where(trades, gap, 0.0), wants & ~outside, outside ^ trades
 
+# %% ../../nbs/17_stage7_turnover.ipynb #d839a790
+class GateRule(NamedTuple):
+    """Numbers of the cost gate, each ``(...)``."""
+
+    haircut: Number
+    vol_base: Number
+    gate_sharpe: Number
+    horizon: Number
+    enabled: Switch
+
+
+def _worth_it(variance: ArrayLike, cost: ArrayLike, rule: GateRule) -> Bools:
+    """Where the gain of a list exceeds its cost, or the gate is off; never at a haircut of 0."""
+    risk = np.asarray(rule.haircut, dtype=np.float64) * rule.vol_base
+    alive = risk > 0.0
+    scaled = 0.5 * np.asarray(rule.gate_sharpe) * rule.horizon * np.asarray(variance, dtype=np.float64)
+    if np.count_nonzero(alive) == alive.size:
+        gain = scaled / risk
+    else:
+        gain = np.divide(scaled, risk, out=np.zeros(np.broadcast(scaled, risk).shape), where=alive)
+    return np.asarray((gain - np.asarray(cost, dtype=np.float64) > HALF_GRID) | ~np.asarray(rule.enabled)) & alive
+
 # %% ../../nbs/17_stage7_turnover.ipynb #bf64f851
 def passes_gate(optional: ArrayLike, variance: ArrayLike, cost: ArrayLike, *, haircut: Number, vol_base: Number,
                 gate_sharpe: Number = 0.5, horizon: Number = 20.0, enabled: Switch = True) -> Bools:
@@ -218,28 +240,6 @@ def passes_gate(optional: ArrayLike, variance: ArrayLike, cost: ArrayLike, *, ha
     wanted = (np.asarray(optional) != 0.0).any(axis=-1)
     rule = GateRule(haircut, vol_base, gate_sharpe, horizon, enabled)
     return np.asarray(_worth_it(variance, cost, rule) & wanted, dtype=np.bool_)
-
-
-class GateRule(NamedTuple):
-    """Numbers of the cost gate, each ``(...)``."""
-
-    haircut: Number
-    vol_base: Number
-    gate_sharpe: Number
-    horizon: Number
-    enabled: Switch
-
-
-def _worth_it(variance: ArrayLike, cost: ArrayLike, rule: GateRule) -> Bools:
-    """Where the gain of a list exceeds its cost, or the gate is off; never at a haircut of 0."""
-    risk = np.asarray(rule.haircut, dtype=np.float64) * rule.vol_base
-    alive = risk > 0.0
-    scaled = 0.5 * np.asarray(rule.gate_sharpe) * rule.horizon * np.asarray(variance, dtype=np.float64)
-    if np.count_nonzero(alive) == alive.size:
-        gain = scaled / risk
-    else:
-        gain = np.divide(scaled, risk, out=np.zeros(np.broadcast(scaled, risk).shape), where=alive)
-    return np.asarray((gain - np.asarray(cost, dtype=np.float64) > HALF_GRID) | ~np.asarray(rule.enabled)) & alive
 
 # %% ../../nbs/17_stage7_turnover.ipynb #2c72cec9
 def _gate(optional: Floats, variance: Callable[[Floats], Floats], costs: Callable[[Floats], Floats],

@@ -44,7 +44,9 @@ def leverage_multiplier(ex_ante_vol: ArrayLike, goal: ArrayLike, leverage_max: A
     """
     vol, goal, most = np.asarray(ex_ante_vol, float), np.asarray(goal, float), np.asarray(leverage_max, float)
     idle = (vol <= 0.0) | (goal <= 0.0)
-    over = ~idle & (goal > most * vol)
+    over = np.asarray(~idle & (goal > most * vol))
+    if not (idle.any() or over.any()):
+        return np.asarray(goal / vol), over
     ratio = goal / np.where(idle | over, 1.0, vol)
     clipped = ~idle & (goal > most * vol * (1.0 + 1e-10))
     return np.where(idle, 1.0, np.where(over, most, ratio)), np.asarray(clipped)
@@ -80,11 +82,16 @@ def target_volatility(book: NDArray[np.float64], ex_ante_vol: ArrayLike, target:
     vol = np.asarray(ex_ante_vol, dtype=np.float64)
     goal = np.asarray(target, dtype=np.float64) * np.asarray(allocated, dtype=np.float64)
     usable = np.isfinite(vol + goal) & (vol >= 0.0) & np.isfinite(book).all(axis=-1)
-    safe_vol, safe_goal = np.where(usable, vol, 0.0), np.where(usable, goal, 0.0)
+    every = vol.shape == goal.shape == usable.shape and bool(usable.all())
+    safe_vol, safe_goal = (vol, goal) if every else (np.where(usable, vol, 0.0), np.where(usable, goal, 0.0))
     leverage, clipped = leverage_multiplier(safe_vol, safe_goal, leverage_max)
     if not enabled:
         leverage, clipped = np.ones(leverage.shape), np.zeros(leverage.shape, dtype=bool)
-    leverage = np.where(usable, leverage, 0.0)
-    scaled = np.where(usable[..., None], leverage[..., None] * book, 0.0)
-    below = usable & (np.round(leverage, 10) < np.asarray(leverage_alarm, dtype=np.float64))
-    return VolTarget(scaled, leverage, clipped, below, ~usable, goal, np.where(usable, leverage * safe_vol, np.nan))
+    if every:
+        scaled, scaled_vol = leverage[..., None] * book, np.asarray(leverage * safe_vol)
+    else:
+        leverage = np.where(usable, leverage, 0.0)
+        scaled = np.where(usable[..., None], leverage[..., None] * book, 0.0)
+        scaled_vol = np.where(usable, leverage * safe_vol, np.nan)
+    below = usable & (leverage.round(10) < np.asarray(leverage_alarm, dtype=np.float64))
+    return VolTarget(scaled, leverage, clipped, below, ~usable, goal, scaled_vol)
