@@ -443,8 +443,8 @@ def estimate(est: Estimator, row: int) -> Estimates:
     -----
     Source: SPEC section 3.
     """
-    h, live = est.history, _observe(est, row)
+    h, live, vol = est.history, _observe(est, row), est.rows("vol")[row]
     return Estimates(row=row, date=h.dates[row], unit=h.unit[row], flat=h.flat[row], known=h.known[row],
-                     observed=live.observed, reason=live.reason, vol=est.rows("vol")[row],
-                     scale=np.nan_to_num(est.rows("scale")[row]), n_obs=est.rows("n_obs")[row],
+                     observed=live.observed, reason=live.reason, vol=vol,
+                     scale=np.where(np.isfinite(vol), est.rows("scale")[row], 0.0), n_obs=est.rows("n_obs")[row],
                      skill_z=skill_z(est, row), risk=asset_risk(est, row), multi_day=est.rows("gap")[row] > 1.0)

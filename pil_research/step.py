@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -287,8 +287,7 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
     fresh = active & (s.joined == -1)
     returned = active & (s.sleeve_state == sleeves.DEMOTED)
     joined = np.where(returned | (fresh & s.allocated[:, None]), x.session, np.where(fresh, SEASONED, s.joined))
-    days = np.where(np.isnan(x.days), x.session - joined.astype(float), x.days)
-    days = np.where(joined == SEASONED, np.where(np.isnan(x.days), np.inf, x.days), days)
+    days = np.where(np.isnan(x.days), np.where(joined == SEASONED, np.inf, x.session - joined), x.days)
     budget = sleeves.quarantine_budget(st.state, st.entry_share)
     counted = (active | (st.state == sleeves.QUARANTINED)).sum(axis=-1)
     held_cap = np.where(st.state == sleeves.HELD, s.applied, np.inf)
@@ -580,8 +579,7 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
     alarms = () if x.quiet else _alarms(p, s, x, terms, st, weights, book, read, trades, bound)
     limits = np.stack([terms.name, terms.cluster, terms.net, terms.gross], axis=-1)
     after = _next_state(s, x, st, weights, governor, terms, read, book, trades, bound, killed, limits)
-    decision = _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, alarms)
-    return replace(decision, tier_since=after.tier_since), after
+    return _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, alarms, after), after
 
 # %% ../nbs/20_step.ipynb #5f4e4cfa
 def _check_last_line(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: _Book, t: _Trades) -> None:
@@ -608,7 +606,7 @@ def _next_state(s: StepState, x: StepInputs, st: sleeves.SleeveStates, w: _Weigh
 # %% ../nbs/20_step.ipynb #cca76ee0
 def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, st: sleeves.SleeveStates, w: _Weights,
               book: _Book, read: Any, t: _Trades, bound: Bools, hold: Bools, reduce_only: Bools, limits: Floats,
-              alarms: tuple[AlarmFlags, ...]) -> StepDecision:
+              alarms: tuple[AlarmFlags, ...], after: StepState) -> StepDecision:
     return StepDecision(
         base=w.base, tilted=w.tilted, target=w.target, smoothed=w.smoothed, applied=w.applied, ramped=w.ramped,
         scaled_unit=book.scaled_unit, netted=book.netted, vol_scaled=book.vol_scaled, capped=book.capped,
@@ -618,6 +616,6 @@ def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, 
         final_vol=t.final_vol, leverage=book.vol.leverage, vol_target=terms.vol_target, goal=book.vol.goal,
         governor=read.multiplier, throttle=book.throttle, kelly=p.sizing.kelly, risk_ratio=t.k, held_scale=t.held_scale,
         trade_cost=t.cost, crossing_saved=book.crossing, cash=w.cash, rung=w.rung, divergence=w.divergence,
-        tier=terms.tier, tier_since=terms.tier, limits=limits, read=read, states=st.state, bound=bound, hold=hold,
+        tier=terms.tier, tier_since=after.tier_since, limits=limits, read=read, states=st.state, bound=bound, hold=hold,
         reduce_only=reduce_only,
         alarms=alarms)

@@ -258,7 +258,8 @@ class _Group:
                            assumed_impact=x.assumed_impact)
         traded = (cost_of(delta, self.equity, terms)).sum(axis=-1)
         earning = np.where(self.lagged[:, None], now, target)
-        ret = np.nan_to_num(self.prepared.history.returns[t])
+        ret = self.prepared.history.returns[t]
+        ret = np.where(np.isnan(ret), 0.0, ret)
         costs = self.cost_scale * (traded + _holding(self, earning, x))
         gross = earning @ ret
         net = gross - costs
