@@ -174,6 +174,8 @@ def default_panel(markets: str | Sequence[str] = "default", start: str = "1990-0
     returns = session_returns(prices, usd, sessions)
     instruments = pd.DataFrame({"asset_class": chosen["asset_class"], "ticker": chosen["ticker"],
                                 "quoted_from": first_unchanged(prices)})
+    if schedule is not None:
+        instruments["impact_bps"] = 0.0  # the schedule holds it
     targets, facts = reference_sleeves(returns, instruments)
     names = _chosen_sleeves(sleeves, list(targets))
     return panel_from_frames(returns, {k: targets[k] for k in names}, instruments, sleeves=facts.loc[names],
