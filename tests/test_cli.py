@@ -66,7 +66,7 @@ def test_report_options_are_the_templates_parameters() -> None:
     from pil_research.research.runner import template_defaults, template_path
 
     known = set(template_defaults(template_path("ladder")))
-    assert set(cli.PARAMETERS) == known - {"run_id", "out_dir"}
+    assert set(cli.PARAMETERS) == known - {"run_id", "out_dir", "ledger"}
 
 
 def test_ctrl_c_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

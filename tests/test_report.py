@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pil_research.config import PILConfig
-from pil_research.research import page, report, runner
+from pil_research.research import ladder_run, page, report, runner
 from pil_research.research.example_study import ExampleStudy, example_study
 from pil_research.research.ladder_page import ladder_html, uplift_table
 from pil_research.research.ladder_result import LadderResult, ladder_result
@@ -63,7 +63,7 @@ def html(study: ExampleStudy, result: LadderResult) -> str:
 @pytest.fixture
 def run_folder(study: ExampleStudy, result: LadderResult, tmp_path: Path) -> Path:
     out = tmp_path / "runs" / "ladder" / RUN
-    report.write_ladder_run(result, study, study.panel_facts, PILConfig(), out, run_id=RUN, params={"data": "example"})
+    ladder_run.write_ladder_run(result, study, study.panel_facts, PILConfig(), out, run_id=RUN, params={"data": "example"})
     return out
 
 

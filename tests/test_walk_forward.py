@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from pil_research.config import PILConfig
 from pil_research.estimate import History
 from pil_research.integrator import PortfolioIntegrator
+from pil_research.research.ladder_study import RUNGS, ladder_study
 from pil_research.research.panel import Panel
 from pil_research.research.walk_forward import (
-    RUNGS,
     CarryCosts,
     Track,
     WalkForward,
-    ladder_study,
     run_tracks,
     snapshot_at,
     walk_forward,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -19,15 +19,12 @@ import pandas as pd
 
 from .. import __version__
 from ..config import PILConfig
-from .ladder import Study
-from .ladder_page import ladder_html
-from .ladder_result import STATUS, LadderResult, ladder_checks, ladder_json
 from .page import page_html, section_html, text
 from ..types import InputError, plain
 
 # %% auto #0
-__all__ = ['SCHEMA', 'new_run_id', 'package_root', 'code_version', 'report_schema', 'check_envelope', 'envelope_of',
-           'write_ladder_run', 'read_runs', 'build_index']
+__all__ = ['SCHEMA', 'new_run_id', 'package_root', 'code_version', 'report_schema', 'check_envelope', 'envelope_of', 'write_run',
+           'result_text', 'read_runs', 'build_index']
 
 # %% ../../nbs/59_report.ipynb #0a3b7317
 def new_run_id(parameters: Mapping[str, Any], now: datetime) -> str:
@@ -95,58 +92,71 @@ def envelope_of(report: str, run_id: str, *, verdict: Mapping[str, Any], checks:
     check_envelope(out)
     return out
 
-# %% ../../nbs/59_report.ipynb #ca6d082a
-def write_ladder_run(result: LadderResult, study: Study, facts: Mapping[str, Any], config: PILConfig, out_dir: str | Path, *,
-                     run_id: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+# %% ../../nbs/59_report.ipynb #39f60017
+def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[Mapping[str, str]], str], config: PILConfig,
+              facts: Mapping[str, Any], verdict: Mapping[str, Any], checks: list[dict[str, Any]],
+              tables: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], params: Mapping[str, Any] | None = None,
+              warnings: Sequence[str] = ()) -> dict[str, Any]:
     """Write report.html, result.json, config.toml and data/*.parquet into `out_dir`; returns the result.
 
     Parameters
     ----------
+    page : callable
+        Gets ``run_id, config_hash, code, parameters`` as text and returns the whole page.
     facts : mapping
-        ``panel_facts(panel)``.
-    params : mapping, optional
-        Parameters of the run, for the record.
+        ``panel_facts(panel)``, with ``test_start, test_end, test_n_obs`` added where they are known.
+    verdict : mapping
+        ``status`` (pass, fail, inconclusive, error), ``word``, ``headline``, ``action``.
+    checks : list
+        ``id, value, op, limit, status, source`` each; the approval gates read them.
+    tables : mapping
+        Plain nested values, raw numbers.
+    frames : mapping
+        Name to DataFrame, written to ``data/<name>.parquet``.
     """
-    out, code, v = Path(out_dir), code_version(), result.verdict
-    out.mkdir(parents=True, exist_ok=True)
-    run = {"run_id": run_id, "config_hash": config.fingerprint(), "code": _code_text(code),
+    out = Path(out_dir)
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    run = {"run_id": run_id, "config_hash": config.fingerprint(), "code": _code_text(code_version()),
            "parameters": ", ".join(f"{k}={x}" for k, x in (params or {}).items()) or "defaults"}
-    (out / "report.html").write_text(ladder_html(result, study, facts, run), encoding="utf-8")
+    (out / "report.html").write_text(page(run), encoding="utf-8")
     (out / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-    _write_data(study, out / "data")
-    data = {k: facts.get(k) for k in ("name", "source", "hash", "start", "end", "n_obs", "n_symbols", "seed")}
-    names = facts["sleeves"].index if "sleeves" in facts else []
-    envelope = envelope_of(
-        "ladder", run_id, checks=ladder_checks(result), tables=ladder_json(result), config_hash=config.fingerprint(),
-        verdict={"status": STATUS[v.status], "word": v.status, "headline": v.headline, "action": v.action},
-        data={**data, "sleeves": [str(s) for s in names], "test_start": v.start, "test_end": v.end, "test_n_obs": v.n_obs},
-        params=params or {}, warnings=[*result.warnings, *(str(n) for n in facts.get("notes", ()))], files_written=_hashes(out))
+    for name, frame in frames.items():
+        frame.to_parquet(out / "data" / f"{name}.parquet")
+    envelope = envelope_of(report, run_id, checks=checks, tables=tables, config_hash=config.fingerprint(), verdict=verdict,
+                           data=_data_facts(facts), params=params or {}, files_written=_hashes(out),
+                           warnings=[*warnings, *(str(n) for n in facts.get("notes", ()))])
     (out / "result.json").write_text(json.dumps(envelope, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return envelope
+
+# %% ../../nbs/59_report.ipynb #062eb446
+def _data_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("name", "source", "hash", "start", "end", "n_obs", "n_symbols", "seed")
+    extra = {k: facts[k] for k in ("test_start", "test_end", "test_n_obs") if k in facts}
+    return {**{k: facts.get(k) for k in keys}, "sleeves": [str(s) for s in facts["sleeves"].index] if "sleeves" in facts else [],
+            **extra}
 
 
 def _code_text(code: Mapping[str, Any]) -> str:
     git = f", commit {code['git']}{' with local changes' if code['dirty'] else ''}" if code["git"] else ""
     return f"pil_research {code['version']}{git}"
 
-# %% ../../nbs/59_report.ipynb #952adbbe
-def _write_data(study: Study, folder: Path) -> None:
-    """Net and gross returns and costs wide (date x rung), sleeve weights long; fractions."""
-    folder.mkdir(parents=True, exist_ok=True)
-    t = study.base
-    wide = {"net_returns_lag0": t.returns, "net_returns_lag1": study.lag1.returns, "gross_returns": t.gross_returns,
-            "costs": t.costs, "turnover": t.turnover, "leverage": t.leverage, "governor": t.governor}
-    for name, frame in wide.items():
-        frame[list(t.names)].rename_axis("date").to_parquet(folder / f"{name}.parquet")
-    long = pd.concat(dict(t.sleeve_weights), names=["rung", "date"]).reset_index()
-    long = long.melt(id_vars=["rung", "date"], var_name="sleeve", value_name="weight")
-    long.to_parquet(folder / "weights.parquet", index=False)
-
 
 def _hashes(out: Path) -> list[dict[str, str]]:
     """Relative path and SHA-256 of the files written so far."""
     found = sorted(p for p in out.rglob("*") if p.is_file() and p.name not in ("result.json", "executed.ipynb"))
     return [{"path": p.relative_to(out).as_posix(), "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in found]
+
+# %% ../../nbs/59_report.ipynb #5e870d20
+def result_text(envelope: Mapping[str, Any]) -> str:
+    """Verdict and one line a check, with value, limit and status."""
+    verdict, data = envelope["verdict"], envelope["data"]
+    lines = [f"{'check':<44}{'value':>10}{'limit':>12}  status"]
+    for c in envelope["checks"]:
+        value, limit = ("-" if x is None else f"{x:.4g}" for x in (c["value"], c["limit"]))
+        lines.append(f"{c['id']:<44}{value:>10}{c['op'] + ' ' + limit:>12}  {c['status']}")
+    return "\n".join([f"{verdict.get('word') or verdict['status']}: {verdict['headline']}", "", *lines, "",
+                      f"{data['name']}: {data.get('test_n_obs') or data['n_obs']} sessions "
+                      f"{data.get('test_start') or data['start']} to {data.get('test_end') or data['end']}"])
 
 # %% ../../nbs/59_report.ipynb #6c26c14d
 def read_runs(runs: str | Path) -> list[dict[str, Any]]:

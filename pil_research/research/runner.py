@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from .report import build_index, new_run_id, package_root
+from .trials import default_ledger
 from ..types import InputError
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_parameters', 'template_defaults', 'run_report']
 
 # %% ../../nbs/59a_runner.ipynb #e45f8bdc
-TEMPLATES: Mapping[str, str] = {"ladder": "01_ladder.ipynb"}
+TEMPLATES: Mapping[str, str] = {
+    "ladder": "01_ladder.ipynb", "overfitting": "02_overfitting.ipynb", "stress": "03_stress.ipynb",
+    "sensitivity": "04_sensitivity.ipynb", "guards": "05_guards.ipynb", "explain": "07_explain.ipynb",
+    "oracle": "08_oracle.ipynb"}
 
 
 def template_path(report: str) -> Path:
@@ -110,6 +114,8 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
     for name in ("data", "config"):
         if asked.get(name, "") not in ("", "default", "synthetic"):
             asked[name] = str(Path(str(asked[name])).resolve())
+    if "ledger" in template_defaults(template_path(report)):
+        asked["ledger"] = str(Path(asked.get("ledger") or default_ledger(runs).path).resolve())
     values = check_parameters(report, asked)
     run_id = new_run_id(asked, datetime.now(UTC))
     final = Path(runs) / report / run_id
@@ -147,7 +153,7 @@ def _scrub(executed: Path, template: Path, values: Mapping[str, Any]) -> None:
             cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
     nb["metadata"].get("papermill", {}).update(input_path=template.name, output_path=executed.name)
     body = json.dumps(nb, indent=1, ensure_ascii=False)
-    given = {str(values.get(k, "")) for k in ("data", "config")}
+    given = {str(values.get(k, "")) for k in ("data", "config", "ledger")}
     known = {**{path: Path(path).name for path in given}, str(executed.parent.resolve()): "run",
              str(template.resolve().parents[1]): "repository",
              sys.prefix: "environment", sys.base_prefix: "python", str(Path.cwd()): "here", str(Path.home()): "home"}

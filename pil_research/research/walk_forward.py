@@ -30,8 +30,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'RUNGS', 'VARIANTS', 'Track', 'CarryCosts', 'WalkForward', 'summary_table', 'first_session',
-           'run_tracks', 'walk_forward', 'LadderStudy', 'ladder_study', 'snapshot_at']
+__all__ = ['Floats', 'Bools', 'Ints', 'Track', 'CarryCosts', 'WalkForward', 'summary_table', 'first_session', 'run_tracks',
+           'walk_forward', 'snapshot_at']
 
 # %% ../../nbs/51_walk_forward.ipynb #37739b75
 @dataclass(frozen=True, kw_only=True)
@@ -456,59 +456,6 @@ def walk_forward(panel: Panel, configs: PILConfig | Mapping[str, PILConfig] | Se
     named = dict(configs) if isinstance(configs, Mapping) else {f"c{i}": c for i, c in enumerate(configs)}
     tracks = [Track(name=n, config=c, cost_scale=costs, lag=lag) for n, c in named.items()]
     return run_tracks(panel, tracks, start=start, end=end, account=account, **settings)
-
-# %% ../../nbs/51_walk_forward.ipynb #9143ea04
-RUNGS: Mapping[str, Mapping[str, Any]] = {
-    "HRP": {"allocation.method": "hrp"}, "ERC": {"allocation.method": "erc"},
-    "inverse-vol": {"allocation.method": "inverse_vol"}, "1/N-risk": {"allocation.method": "equal", "tilt.bound": 0.0},
-    "1/N tilted": {"allocation.method": "equal"},
-    "1/N nominal": {"allocation.method": "equal", "tilt.bound": 0.0, "sleeves.normalise": False},
-    "min-variance": {"allocation.method": "min_variance"}, "NCO": {"allocation.method": "nco"}}
-VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {  # configuration changes, run settings
-    "base": ({}, {}), "lag1": ({}, {"lag": 1}), "cost0": ({}, {"cost_scale": 0.0}), "cost2": ({}, {"cost_scale": 2.0}),
-    "expanding": ({"covariance.window": 0}, {}), "no_regime": ({"regime.enabled": False}, {})}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LadderStudy:
-    """The ladder under every variant; each is a `WalkForward` whose tracks are the rungs."""
-
-    rungs: tuple[str, ...]
-    base: WalkForward
-    lag1: WalkForward
-    cost0: WalkForward
-    cost2: WalkForward
-    expanding: WalkForward
-    no_regime: WalkForward
-    panel_facts: Mapping[str, Any]
-
-# %% ../../nbs/51_walk_forward.ipynb #f6c989fa
-def ladder_study(panel: Panel, base: PILConfig | None = None, *, rungs: Sequence[str] | None = None,
-                 **settings: Any) -> LadderStudy:
-    """Run the benchmark ladder of SPEC section 7.1.
-
-    Parameters
-    ----------
-    panel : Panel
-        With a regime read, if the detector is to count.
-    base : PILConfig, optional
-        The configuration every rung changes; the defaults otherwise.
-    rungs : sequence of str, optional
-        Some of `RUNGS`.
-    **settings
-        Arguments of `run_tracks` (start, end, account, progress ...).
-    """
-    base = base or PILConfig()
-    names = tuple(rungs or RUNGS)
-    tracks = [Track(name=f"{r}|{v}", config=base.replace(**RUNGS[r], **changes), **run)
-              for v, (changes, run) in VARIANTS.items() for r in names]
-    w = run_tracks(panel, tracks, **settings)
-    parts = {v: w.select({f"{r}|{v}": r for r in names}) for v in VARIANTS}
-    facts = {"name": panel.name, "source": panel.source, "fingerprint": panel.fingerprint(), "symbols": len(panel.symbols),
-             "sleeves": list(panel.sleeve_ids), "start": str(w.dates[0].date()), "end": str(w.dates[-1].date()),
-             "n_sessions": len(w.dates), "sleeve_returns": w.sleeve_returns,
-             "regime": None if panel.regime is None else panel.regime["label"].shift(1).reindex(w.dates)}
-    return LadderStudy(rungs=names, panel_facts=facts, **parts)
 
 # %% ../../nbs/51_walk_forward.ipynb #15e490d2
 def snapshot_at(panel: Panel, session: Any, *, equity: float | None, positions: pd.Series | None = None, slot: str = "15:30",
