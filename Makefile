@@ -26,8 +26,8 @@ $(STAMP): requirements.lock setup.py settings.ini pyproject.toml
 	@touch $(STAMP)
 	@echo "[setup] done"
 
-demo: $(STAMP)  ## run the main job on real futures; prints the verdict table and the report's path
-	@echo "[demo] the main job on real futures: about two minutes; a page and a table at the end"
+demo: $(STAMP)  ## validate on real futures with small settings; prints gates, action and the path of the index
+	@echo "[demo] every report on real futures with small settings, then the verdict: several minutes, two reports at a time"
 	$(BIN)/pil demo
 
 test: $(STAMP)  ## every test; see CONTRIBUTING.md for what each part proves

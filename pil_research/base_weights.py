@@ -88,24 +88,23 @@ class BaseWeights:
             return Bases(np.zeros((n, 0)), np.zeros(n, dtype=np.int64), np.zeros((n, 0)), np.full(n, np.nan), (-1, -1),
                          np.zeros((0, 0)))
         r = row - self._first
-        if 0 <= r < len(self._masks) and (active == self._masks[r]).all():
+        if 0 <= r < len(self._masks) and np.count_nonzero(active == self._masks[r]) == active.size:
             weights, rungs = self._weights[:, r], self._rungs[:, r]
             corr, rho, i, j = (x[r] for x in self._pairs)
             return Bases(weights[self.pick], rungs[self.pick], weights[self.cross], np.full(len(active), rho),
                          (int(i), int(j)), corr)
-        weights, rungs, cross = np.zeros(active.shape), np.zeros(len(active), dtype=np.int64), np.zeros(active.shape)
-        same = len(active) == 1 or bool((active == active[0]).all())
-        for mask in active[:1] if same else np.unique(active, axis=0):
-            at = slice(None) if same else np.flatnonzero((active == mask).all(axis=1))
-            asked = [allocate_members(sleeve_cov(self.est, c[0], row, mask)[None], mask, c) for c in self.combos]
-            table, steps = np.stack([w[0] for w, _ in asked]), np.array([g[0] for _, g in asked])
-            weights[at], rungs[at], cross[at] = table[self.pick[at]], steps[self.pick[at]], table[self.cross[at]]
-        return self._bases(row, weights, rungs, cross, active)
-
-    def _bases(self, row: int, weights: Floats, rungs: Ints, cross: Floats, active: Bools) -> Bases:
         corr = correlation(sleeve_cov(self.est, self.combos[0][0], row, active[0]))
         rho, i, j = closest_pair(corr, active[0])
-        return Bases(weights, rungs, cross, np.full(len(active), rho), (int(i), int(j)), corr)
+        pair = (int(i), int(j))
+        if len(active) == 1 or np.count_nonzero(active == active[0]) == active.size:
+            table, steps = _answers(self, row, active[0])
+            return Bases(table[self.pick], steps[self.pick], table[self.cross], np.full(len(active), rho), pair, corr)
+        weights, rungs, cross = np.zeros(active.shape), np.zeros(len(active), dtype=np.int64), np.zeros(active.shape)
+        for mask in np.unique(active, axis=0):
+            at = np.flatnonzero((active == mask).all(axis=1))
+            table, steps = _answers(self, row, mask)
+            weights[at], rungs[at], cross[at] = table[self.pick[at]], steps[self.pick[at]], table[self.cross[at]]
+        return Bases(weights, rungs, cross, np.full(len(active), rho), pair, corr)
 
 # %% ../nbs/09a_base_weights.ipynb #50482737
 def allocate_members(covs: Floats, masks: Bools, combo: tuple[int, str, str, float]) -> tuple[Floats, Ints]:
@@ -138,3 +137,10 @@ def allocate_members(covs: Floats, masks: Bools, combo: tuple[int, str, str, flo
         bound = np.maximum(upper, 1.0 / np.maximum(k, 1))
         weights[at], rung[at] = allocate_batch(covs[at], method, active=masks[at], upper=float(bound))
     return weights, rung
+
+
+def _answers(b: BaseWeights, row: int, mask: Bools) -> tuple[Floats, Ints]:
+    """Weights and rungs of every combination, for one set of members."""
+    covs = {i: sleeve_cov(b.est, i, row, mask)[None] for i in {c[0] for c in b.combos}}
+    asked = [allocate_members(covs[c[0]], mask, c) for c in b.combos]
+    return np.concatenate([w for w, _ in asked]), np.concatenate([g for _, g in asked])

@@ -26,7 +26,7 @@ __all__ = ['Floats', 'need_time', 'check_snapshot', 'check_returns', 'history_fr
 def need_time(value: Any, field: str, aware: bool) -> pd.Timestamp:
     """A timestamp, tz-aware or a naive midnight as `aware` says; anything else is refused."""
     ok = isinstance(value, pd.Timestamp) and value is not pd.NaT and (value.tzinfo is not None) == aware
-    if not ok or (not aware and value != value.normalize()):
+    if not ok or (not aware and (value.hour or value.minute or value.second or value.microsecond or value.nanosecond)):
         need = "a tz-aware pandas.Timestamp" if aware else "a tz-naive pandas.Timestamp at midnight (the session's date)"
         raise InputError(f"{field} must be {need}, got {value!r}", code="BAD_TIME", field=field, value=str(value), limit=need)
     return pd.Timestamp(value)
@@ -98,6 +98,8 @@ def _check_series(values: Any, field: str, subject: str) -> None:
 
 
 def _is_real(kind: Any) -> bool:
+    if isinstance(kind, np.dtype):
+        return kind.kind in "iuf"
     return bool(pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
                 and not pd.api.types.is_complex_dtype(kind))
 

@@ -17,8 +17,8 @@ from .config import PILConfig
 from .estimators.book_vol import AssetRisk
 from .estimators.covariance import rolling_covariance
 from .estimators.ewma import ewma_vol, ewma_weights, rolling_ewma_vol
-from .estimators.skill import all_step_ics, skill_scores
-from .estimators.sleeve_returns import sleeve_return_matrix
+from .estimators.skill import Publications, RowMemory, skill_scores, step_ics
+from .estimators.sleeve_returns import bar_returns, sleeve_return_matrix
 from .stages.sleeves import OBS_ABSENT, OBS_MISSING, OBS_OK, Liveness, check_liveness, unchanged_prices
 from .types import InputError
 
@@ -67,16 +67,21 @@ def unit_gross(weights: Floats) -> tuple[Floats, Bools]:
     """Weights `(..., M)` at unit gross and a flag `(...)` for those with no position at all."""
     gross = np.abs(weights).sum(axis=-1)
     flat = ~(gross > 1e-12)
+    if not flat.any():
+        return weights / gross[..., None], flat
     return weights / np.where(flat, 1.0, gross)[..., None] * ~flat[..., None], flat
 
 
-def _check_history(symbols: tuple[str, ...], ids: tuple[str, ...], returns: Floats, targets: Floats,
-                   dates: NDArray[np.datetime64]) -> None:
-    t, k, m = len(dates), len(ids), len(symbols)
+def _check_names(symbols: tuple[str, ...], ids: tuple[str, ...]) -> None:
     for name, values in (("symbols", symbols), ("sleeve_ids", ids)):
         if list(values) != sorted(set(values)):
             raise InputError(f"{name} must be sorted and unique; sort them once where data come in",
                              code="UNSORTED_IDS", field=name, limit="sorted, unique")
+
+
+def _check_rows(symbols: tuple[str, ...], ids: tuple[str, ...], returns: Floats, targets: Floats,
+                dates: NDArray[np.datetime64]) -> None:
+    t, k, m = len(dates), len(ids), len(symbols)
     if returns.shape != (t, m) or targets.shape != (t, k, m):
         raise InputError(f"history needs returns {(t, m)} and targets {(t, k, m)}, got {returns.shape} and "
                          f"{targets.shape}", code="BAD_SHAPE", field="history", value=(returns.shape, targets.shape))
@@ -93,18 +98,20 @@ def _check_history(symbols: tuple[str, ...], ids: tuple[str, ...], returns: Floa
 # %% ../nbs/09_estimate.ipynb #669a31c9
 def _spans(quoted: Bools, since: Floats, ever: Bools) -> tuple[Floats, Floats, Bools]:
     """Bars that each return spans, and the running counters after the block."""
-    gap = np.ones(quoted.shape)
-    for i, now in enumerate(quoted):  # memory from bar to bar, so a loop over days
-        since = since + 1.0
-        gap[i] = np.where(now & ever, since, 1.0)
-        since, ever = np.where(now, 0.0, since), ever | now
-    return gap, since, ever
+    if len(quoted) == 1 and quoted.all():
+        return np.where(ever, since + 1.0, 1.0)[None], np.zeros(len(since)), quoted[0]
+    row = np.arange(len(quoted), dtype=np.float64)[:, None]
+    last = np.maximum.accumulate(np.concatenate([-1.0 - since[None], np.where(quoted, row, -np.inf)]), axis=0)
+    seen = np.logical_or.accumulate(np.concatenate([ever[None], quoted]), axis=0)
+    return np.where(quoted & seen[:-1], row - last[:-1], 1.0), len(quoted) - 1.0 - last[-1], seen[-1]
 
 
 def _carry_targets(targets: Floats, before: Floats, known: Bools) -> tuple[Floats, Bools, Bools]:
     """Last published target of each sleeve, whether it published that day, and whether it ever did."""
     t, k, _ = targets.shape
     published = np.asarray(np.isfinite(targets).all(axis=-1))
+    if published.all():
+        return targets, published, published
     last = np.maximum.accumulate(np.where(published, np.arange(1, t + 1)[:, None], 0), axis=0)
     stacked = np.concatenate([before[None], np.where(published[..., None], targets, 0.0)])
     return stacked[last, np.arange(k)[None, :]], published, (last > 0) | known
@@ -135,12 +142,12 @@ class History:
                  dates: NDArray[np.datetime64], sleeve_returns: Floats | None = None) -> None:
         self.symbols, self.sleeve_ids, self.n = tuple(symbols), tuple(sleeve_ids), 0
         dates = np.asarray(dates, dtype="datetime64[D]")
-        _check_history(self.symbols, self.sleeve_ids, returns, targets, dates)
+        _check_names(self.symbols, self.sleeve_ids)
+        _check_rows(self.symbols, self.sleeve_ids, returns, targets, dates)
         self._rows = _empty_rows(len(dates) + 256, len(self.sleeve_ids), len(self.symbols))
         self._since, self._ever = np.zeros(len(self.symbols)), np.zeros(len(self.symbols), dtype=bool)
         given = np.full((len(dates), len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns
-        self._hash = hashlib.sha256(repr((self.symbols, self.sleeve_ids)).encode())
-        self._digests: list[str] = []
+        self._hash, self._digests = hashlib.sha256(repr((self.symbols, self.sleeve_ids)).encode()), list[str]()
         _fill_rows(self, np.asarray(returns, dtype=float), np.asarray(targets, dtype=float), dates, given)
 
     def append(self, date: np.datetime64, returns: Floats, targets: Floats, sleeve_returns: Floats | None = None) -> None:
@@ -149,7 +156,7 @@ class History:
         if self.n and not day[0] > self.dates[-1]:
             raise InputError(f"a bar must be later than the last one ({self.dates[-1]}), got {date}",
                              code="UNSORTED_INDEX", field="asset_returns", value=str(date))
-        _check_history(self.symbols, self.sleeve_ids, returns[None], targets[None], day)
+        _check_rows(self.symbols, self.sleeve_ids, returns[None], targets[None], day)
         if self.n == len(self._rows["returns"]):
             self._rows = {k: np.concatenate([v, np.zeros_like(v)]) for k, v in self._rows.items()}
         given = np.full((1, len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns[None]
@@ -158,11 +165,11 @@ class History:
     @property
     def digest(self) -> str:
         """SHA-256 of everything in it; the same whether rows came at once or one by one."""
-        return self._hash.hexdigest()
+        return self.digest_at(self.n - 1) if self.n else self._hash.hexdigest()
 
     def digest_at(self, row: int) -> str:
         """SHA-256 of the rows up to and including `row`."""
-        return self._digests[row]
+        return _hash_rows(self, row)[row]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._rows:
@@ -180,16 +187,29 @@ def _fill_rows(h: History, returns: Floats, targets: Floats, dates: NDArray[np.d
              "unit": unit, "flat": flat, "published": published, "known": known, "given": given}
     for name, values in block.items():
         rows[name][a:b] = values
-    for i in range(a, b):
-        for name in ("dates", "returns", "target", "published", "given"):
-            h._hash.update(rows[name][i])
-        h._digests.append(h._hash.hexdigest())
+    before = rows["unit"][np.arange(a, b) - 1] if b - a > 1 else rows["unit"][a - 1][None]
+    here, heard = np.arange(a, b), np.isfinite(given)
+    rows["issue"][a:b] = np.maximum.accumulate(np.where((unit != before).any(axis=(1, 2)), here, rows["issue"][a - 1]))
+    rows["heard"][a:b] = np.maximum.accumulate(np.where(heard, here[:, None], rows["heard"][a - 1]), axis=0)
     h.n = b
 
 
+def _hash_rows(h: History, row: int) -> list[str]:
+    """The digests up to `row`; those nobody has asked for yet are made now, since rows never change."""
+    for i in range(len(h._digests), row + 1):
+        for name in ("dates", "returns", "target", "published", "given"):
+            h._hash.update(h._rows[name][i])
+        h._digests.append(h._hash.hexdigest())
+    return h._digests
+
+
 def _empty_rows(room: int, k: int, m: int) -> dict[str, NDArray[Any]]:
-    """Buffers of a history; the row before the first (index -1) is blank and serves as its memory."""
-    return {"dates": np.zeros(room, dtype="datetime64[D]"), "returns": np.zeros((room, m)), "gap": np.ones((room, m)),
+    """Buffers of a history; the row before the first (index -1) is blank and serves as its memory.
+
+    `issue` is the row at which the targets in force were first published, `heard` the last row with a given return.
+    """
+    return {"issue": np.zeros(room, dtype=np.int64), "heard": np.full((room, k), -1),
+            "dates": np.zeros(room, dtype="datetime64[D]"), "returns": np.zeros((room, m)), "gap": np.ones((room, m)),
             "scaled": np.zeros((room, m)), "target": np.zeros((room, k, m)), "unit": np.zeros((room, k, m)),
             "flat": np.zeros((room, k), dtype=bool), "published": np.zeros((room, k), dtype=bool),
             "known": np.zeros((room, k), dtype=bool), "given": np.full((room, k), np.nan)}
@@ -236,13 +256,15 @@ def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int, las
     (last, M) array; NaN below `min_obs` observations.
     """
     last = len(returns) if last is None else last
-    tail = returns[-(window - 1 + last):]
+    tail, weights = returns[-(window - 1 + last):], ewma_weights(window, half_life)
     ok = np.isfinite(tail)
+    if last == 1 and len(tail) == window and ok.all():  # a live session
+        return np.sqrt(np.maximum(weights @ np.square(tail) - (weights @ tail) ** 2, 0.0))[None]
     padded = np.zeros((3, window - 1 + last, returns.shape[1]))
     x = np.where(ok, tail, 0.0)
     padded[:, window - 1 + last - len(tail):] = ok, x, x * x
     view = np.lib.stride_tricks.sliding_window_view(padded, window, axis=1)
-    mass, first, second = np.matmul(view, ewma_weights(window, half_life))
+    mass, first, second = np.matmul(view, weights)
     count = view[0].sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = second / mass - (first / mass) ** 2
@@ -250,14 +272,14 @@ def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int, las
 
 # %% ../nbs/09_estimate.ipynb #6088e4a9
 def _sleeve_vols(returns: Floats, a: int, n: int, s: Any) -> tuple[Floats, Ints]:
-    """Volatility and unmasked bars of rows a to n; a few new rows are done singly."""
+    """Volatility and unmasked bars of rows a to n; one new row is done singly."""
     b = np.maximum(a - s.vol_window + 1, 0)
-    if n - a > 8 or n < s.vol_window:
+    if n - a > 1 or n < s.vol_window:
         vol, n_obs = rolling_ewma_vol(returns[b:n], s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
         return vol[a - b:], n_obs[a - b:]
-    windows = np.stack([returns[i - s.vol_window + 1: i + 1].T for i in range(a, n)])
-    vol = ewma_vol(windows, s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
-    return vol, np.isfinite(windows).sum(axis=-1)
+    window = returns[b:n].T
+    vol = ewma_vol(window, s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
+    return vol[None], np.count_nonzero(window == window, axis=1)[None]  # NaN is not equal to itself
 
 # %% ../nbs/09_estimate.ipynb #7b2458f4
 class Estimator:
@@ -272,6 +294,8 @@ class Estimator:
         self._last_cov: dict[int, tuple[tuple[int, bytes], Floats]] = {}
         self._risk: tuple[int, AssetRisk] | None = None
         self._skill: tuple[int, Floats] = (0, np.zeros((0, len(history.sleeve_ids))))
+        self._live = (0, Liveness(np.zeros((0, 0), dtype=np.int8), np.zeros((0, 0), dtype=np.int8)))
+        self._ordered = RowMemory()
         self.update()
 
     def update(self) -> None:
@@ -300,13 +324,18 @@ class Estimator:
 # %% ../nbs/09_estimate.ipynb #773938dd
 def _store_returns(est: Estimator, a: int, n: int) -> None:
     h, s = est.history, est.settings.sleeves
-    a0 = np.maximum(a - 1, 0)
-    got = sleeve_return_matrix(h.unit[a0:n], h.returns[a0:n], coverage=s.coverage, gap_bars=h.gap[a0:n])
-    cut = a - a0
-    mine = np.isfinite(h.given[a:n])
-    est.put("raw", a, np.where(mine, h.given[a:n], got.raw[cut:]))
-    est.put("returns", a, np.where(mine, h.given[a:n], got.values[cut:]))
-    est.put("gap", a, got.gap[cut:])
+    if a and n - a == 1:
+        got = bar_returns(h.unit[a - 1:a], h.returns[a:n], h.gap[a:n], s.coverage)
+    else:
+        b = np.maximum(a - 1, 0)
+        got = sleeve_return_matrix(h.unit[b:n], h.returns[b:n], coverage=s.coverage, gap_bars=h.gap[b:n])
+    given = h.given[a:n]
+    mine = np.isfinite(given)
+    raw, values = got.raw[a - n:], got.values[a - n:]
+    est.put("raw", a, np.where(mine, given, raw) if mine.any() else raw)
+    est.put("returns", a, np.where(mine, given, values) if mine.any() else values)
+    est.put("gap", a, got.gap[a - n:])
+
 
 def _store_scales(est: Estimator, a: int, n: int) -> None:
     s = est.settings.sleeves
@@ -331,18 +360,25 @@ def _store_skill(est: Estimator, a: int, n: int) -> None:
     if not on or not h.sleeve_ids:
         est.put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
         return
-    c = np.maximum(a - step, 0)
-    est.put("ic", a, all_step_ics(h.unit[c:n], h.returns[c:n], est._rows["sd"][c:n], step=step,
-                                    ends=np.arange(a - c, n - c))[a - c:])
+    b = np.maximum(a - step, 0)
+    ends = np.arange(np.maximum(a, step), n)
+    published = Publications(h.issue[b:n], int(b), est._ordered)
+    found = step_ics(h.unit[b:n], h.returns[b:n], est._rows["sd"][b:n], ends - b, step, published)
+    est.put("ic", a, np.concatenate([np.full((n - a - len(ends), len(h.sleeve_ids)), np.nan), found]))
 
 # %% ../nbs/09_estimate.ipynb #42765172
 def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints, members: Bools) -> Floats:
     """(D, K, K) over the members only: an outsider's returns must not move their shrinkage; NaN elsewhere."""
-    out, on = np.full((len(ends), x.shape[1], x.shape[1]), np.nan), np.flatnonzero(members)
-    if len(on):
-        out[:, on[:, None], on] = rolling_covariance(
-            x[:, on], s.window if s.window else None, s.half_life, s.target, min_overlap=s.min_overlap,
-            delta_scale=s.intensity_scale, annualise=252.0, ends=ends)
+    on = np.flatnonzero(members)
+    if not len(on):
+        return np.full((len(ends), x.shape[1], x.shape[1]), np.nan)
+    found = rolling_covariance(
+        x[:, on], s.window if s.window else None, s.half_life, s.target,
+        min_overlap=s.min_overlap, delta_scale=s.intensity_scale, annualise=252.0, ends=ends)
+    if len(on) == x.shape[1]:
+        return found
+    out = np.full((len(ends), x.shape[1], x.shape[1]), np.nan)
+    out[:, on[:, None], on] = found
     return out
 
 
@@ -354,6 +390,7 @@ def precompute(est: Estimator, first: int, masks: Bools) -> None:
             at = np.flatnonzero((masks == mask).all(axis=1))
             covs[at] = _sleeve_cov(est.rows("scaled"), s, first + at, mask)
         est._covs[i] = (first, masks, covs)
+    est._live = (first, _observe(est, first, first + len(masks)))
     on, step, half_life, window, min_steps = est.settings.tilt
     if on and est.history.sleeve_ids:
         z, _ = skill_scores(est.rows("ic"), first + 1 + np.arange(len(masks)), step=step, half_life=half_life, window=window,
@@ -412,17 +449,28 @@ def skill_z(est: Estimator, row: int) -> Floats:
     return np.asarray(z[0])
 
 # %% ../nbs/09_estimate.ipynb #a142cead
-def _observe(est: Estimator, row: int) -> Liveness:
-    """Observation codes at `row`: liveness first, then whether a target was published."""
-    h, s = est.history, est.settings.sleeves
-    a = np.maximum(row + 1 - s.vol_window, 0)
-    stuck = unchanged_prices(h.returns[a:row + 1], h.unit[row], s.frozen_bars)
-    live = check_liveness(est.rows("returns")[a:row + 1], est.rows("vol")[row], s.vol_floor,
-                          min_observations=s.min_observations, frozen_bars=s.frozen_bars, frozen_prices=stuck)
-    missing = (live.observed == OBS_OK) & ~h.published[row]
-    seen = h.known[row] | np.isfinite(h.given[a:row + 1]).any(axis=0)  # a caller may track returns without targets
-    codes = np.where(seen, np.where(missing, OBS_MISSING, live.observed), OBS_ABSENT)
-    return Liveness(codes.astype(np.int8), live.reason)
+def _windows(x: Floats, a: int, b: int, bars: int) -> Floats:
+    """Windows (b - a, bars, ...) of `x` that end at rows a to b - 1; NaN before the first row."""
+    if b - a == 1 and b >= bars:
+        return x[b - bars:b][None]
+    padded = np.concatenate([np.full((bars - 1, x.shape[1]), np.nan), x[:b]])[a:]
+    return np.lib.stride_tricks.sliding_window_view(padded, bars, axis=0).swapaxes(1, 2)
+
+
+def _observe(est: Estimator, a: int, b: int) -> Liveness:
+    """Observation codes (b - a, K) of rows a to b - 1: liveness first, then whether a target was published."""
+    h, s, rows = est.history, est.settings.sleeves, slice(a, b)
+    stuck = unchanged_prices(_windows(h.returns, a, b, s.frozen_bars), h.unit[rows], s.frozen_bars)
+    if a < s.frozen_bars - 1:  # no full window yet
+        stuck[:s.frozen_bars - 1 - a] = False
+    live = check_liveness(_windows(est.rows("returns"), a, b, 4 * s.frozen_bars), est.rows("vol")[rows], s.vol_floor,
+                          min_observations=s.min_observations, frozen_bars=s.frozen_bars, frozen_prices=stuck,
+                          n_obs=est.rows("n_obs")[rows])
+    codes, heard = live.observed, h.heard[rows]
+    if not h.published[rows].all():
+        codes = np.where((codes == OBS_OK) & ~h.published[rows], np.int8(OBS_MISSING), codes)
+    seen = h.known[rows] | ((heard >= 0) & (heard > np.arange(a, b)[:, None] - s.vol_window))  # returns without targets
+    return Liveness(codes if seen.all() else np.where(seen, codes, np.int8(OBS_ABSENT)), live.reason)
 
 
 def estimate(est: Estimator, row: int) -> Estimates:
@@ -443,8 +491,10 @@ def estimate(est: Estimator, row: int) -> Estimates:
     -----
     Source: SPEC section 3.
     """
-    h, live, vol = est.history, _observe(est, row), est.rows("vol")[row]
+    h, vol, (first, live) = est.history, est.rows("vol")[row], est._live
+    if not 0 <= row - first < len(live.reason):
+        first, live = row, _observe(est, row, row + 1)
     return Estimates(row=row, date=h.dates[row], unit=h.unit[row], flat=h.flat[row], known=h.known[row],
-                     observed=live.observed, reason=live.reason, vol=vol,
+                     observed=live.observed[row - first], reason=live.reason[row - first], vol=vol,
                      scale=np.where(np.isfinite(vol), est.rows("scale")[row], 0.0), n_obs=est.rows("n_obs")[row],
                      skill_z=skill_z(est, row), risk=asset_risk(est, row), multi_day=est.rows("gap")[row] > 1.0)

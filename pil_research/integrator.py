@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from .book_state import encode, realign_state, state_from, state_values, stored_
 from .border import check_returns, check_snapshot, history_from_frames, need_time
 from .config import PILConfig
 from .estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate, unit_gross
+from .estimators.book_vol import AssetRisk
 from .estimators.regime import check_regime
 from .market import Market, complete_instruments
 from .passport import Passport
@@ -37,7 +38,7 @@ Ints = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'STALE_DAYS', 'OUTLIER', 'kills_in_force', 'PortfolioIntegrator', 'decision_id',
-           'build_target_book', 'decision_from_dict']
+           'build_target_book', 'decision_from_dict', 'LiveDecision']
 
 # %% ../nbs/21_integrator.ipynb #6e38c20e
 @dataclass(frozen=True)
@@ -50,33 +51,52 @@ class _Gathered:
     hash: str
 
 
-def _series(values: pd.Series | None, symbols: pd.Index, default: float = 0.0) -> Floats:
-    """Values in the order of `symbols`, NaN where absent; `default` throughout when there are none."""
-    if values is None:
-        return np.full(len(symbols), default)
-    if values.index is not symbols and not values.index.equals(symbols):
-        values = values.reindex(symbols)
-    return values.to_numpy(dtype=float)
+class _Names:
+    """Sorted names as an index, and the last other index found to hold the same names: comparing them takes time."""
 
+    def __init__(self, names: tuple[str, ...], kind: str) -> None:
+        self.names, self.index = names, pd.Index(names, name=kind, dtype=object)
+        self._same = self.index
 
+    def match(self, other: pd.Index) -> bool:
+        """Whether `other` holds these names in this order."""
+        if other is self.index or other is self._same:
+            return True
+        if not other.equals(self.index):
+            return False
+        self._same = other
+        return True
+
+    def values(self, given: pd.Series | None, default: float = 0.0) -> Floats:
+        """Values in the order of the names, NaN where absent; `default` throughout when there are none."""
+        if given is None:
+            return np.full(len(self.names), default)
+        return (given if self.match(given.index) else given.reindex(self.index)).to_numpy(dtype=float)
+
+# %% ../nbs/21_integrator.ipynb #22242aac
 def _mapping(values: pd.Series) -> dict[str, float]:
     return {str(k): float(v) for k, v in zip(values.index, values.to_numpy(dtype=float), strict=True)}
 
 
-def _exposures(snapshot: Snapshot, market: Market, index: pd.Index, equity: float, last: Floats,
+def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float, last: Floats,
                wanted: Bools) -> tuple[Floats, list[Alarm], Bools]:
     """Positions as fractions of equity, wrappers folded, and who cannot be traded for want of a price.
 
     A held symbol without a usable price keeps its last exposure, with its primary and wrappers; one that is only
     wanted stays out.
     """
-    symbols, alarms = market.symbols, []
-    quantity = np.nan_to_num(_series(snapshot.positions, index))
+    symbols = market.symbols
+    alarms: list[Alarm] = []
+    quantity = names.values(snapshot.positions)
     if snapshot.positions is not None and not np.isfinite(snapshot.positions.to_numpy(dtype=float)).all():
         bad = str(snapshot.positions.index[~np.isfinite(snapshot.positions.to_numpy(dtype=float))][0])
         raise InputError(f"position of {bad} must be a finite quantity; send the broker's number or drop the row",
                          code="NON_FINITE", field="positions", subject=bad, limit="finite")
-    price = np.ones(len(symbols)) if snapshot.prices is None else _series(snapshot.prices, index, np.nan)
+    quantity = np.nan_to_num(quantity)
+    if snapshot.prices is None and market.primary is None:  # positions are amounts
+        value = quantity / equity
+        return np.where(np.abs(value) < 1e-12, 0.0, value), alarms, np.zeros(len(symbols), dtype=bool)
+    price = np.ones(len(symbols)) if snapshot.prices is None else names.values(snapshot.prices, np.nan)
     size = np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier)
     held, priced = quantity != 0.0, np.isfinite(price) & ((price > 0.0) | market.allows_nonpositive)
     blind = held & ~priced
@@ -116,29 +136,31 @@ def _observed(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, snapshot:
     return codes
 
 
-def _current_targets(sleeves: Sequence[Sleeve], symbols: pd.Index, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
-    """Today's unit-gross targets (the last published ones where none came), who published, who is flat."""
+def _current_targets(sleeves: Sequence[Sleeve], names: _Names, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
+    """Today's unit-gross targets (the last published ones where none came), who is flat, who published."""
     rows, alarms = np.full(est.unit.shape, np.nan), []
     for k, s in enumerate(sleeves):
         if s.weights is None:
             continue
-        if s.weights.index is symbols or s.weights.index.equals(symbols):
+        if names.match(s.weights.index):
             rows[k] = s.weights.to_numpy()
             continue
-        rows[k] = s.weights.reindex(symbols, fill_value=0.0).to_numpy(dtype=float)
-        for name in s.weights.index.difference(symbols)[:20]:
+        rows[k] = s.weights.reindex(names.index, fill_value=0.0).to_numpy(dtype=float)
+        for name in s.weights.index.difference(names.index)[:20]:
             if s.weights[name] != 0.0:
                 alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=check_name(name, "symbol"),
                                     value=float(s.weights[name]), message=f"wanted by {s.id}, without returns: left out"))
     given = np.asarray(np.isfinite(rows).all(axis=1))
-    unit, flat = unit_gross(np.where(given[:, None], rows, 0.0))
     if given.all():
-        return unit, given, flat, alarms
-    return np.where(given[:, None], unit, est.unit), given, np.where(given, flat, est.flat), alarms
+        return *unit_gross(rows), given, alarms
+    unit, flat = unit_gross(np.where(given[:, None], rows, 0.0))
+    return np.where(given[:, None], unit, est.unit), np.where(given, flat, est.flat), given, alarms
 
 # %% ../nbs/21_integrator.ipynb #131b9d76
 def _promotion_days(sleeves: Sequence[Sleeve], dates: NDArray[np.datetime64], session: pd.Timestamp) -> Floats:
     """Sessions since promotion; NaN without a date."""
+    if all(s.promoted_on is None for s in sleeves):
+        return np.full(len(sleeves), np.nan)
     now = np.searchsorted(dates, np.datetime64(session.date()))
     return np.array([np.nan if s.promoted_on is None else
                      float(now - np.searchsorted(dates, np.datetime64(s.promoted_on.date()))) for s in sleeves], dtype=float)
@@ -164,6 +186,8 @@ def _own(market: Market) -> Ints:
 
 def _killed_symbols(kills: Kills, market: Market) -> Bools | None:
     """Killed symbols; a wrapper's kill reaches its primary, where its exposure is kept."""
+    if not kills.symbols:
+        return None
     named = np.array([s in kills.symbols for s in market.symbols], dtype=bool)
     named[_own(market)[named]] = True
     return named if named.any() else None
@@ -218,8 +242,7 @@ class PortfolioIntegrator:
         self._estimator: Estimator | None = None
         self._bases: BaseWeights | None = None
         self._routing: tuple[Market, int, VehicleRouter] | None = None
-        self._index: tuple[tuple[str, ...], pd.Index] | None = None
-        self._sleeve_index: tuple[tuple[str, ...], pd.Index] | None = None
+        self._symbol_names, self._sleeve_names = _Names((), "symbol"), _Names((), "sleeve")
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
             _restore(self, state)
@@ -386,7 +409,7 @@ def _history_of(self: PortfolioIntegrator, snapshot: Snapshot, ids: Sequence[str
         if not set(given.sleeve_ids) >= set(ids):
             raise InputError(f"the history holds sleeves {given.sleeve_ids}, the snapshot and the state {tuple(ids)}; rebuild it",
                              code="SLEEVE_MISMATCH", field="asset_returns", value=given.sleeve_ids, limit=tuple(ids))
-        if snapshot.positions is not None and not snapshot.positions.index.equals(_index_of(self, given.symbols)):
+        if snapshot.positions is not None and not _names_of(self, given.symbols).match(snapshot.positions.index):
             _check_held(snapshot, given.symbols)
         return given
     if not isinstance(given, pd.DataFrame):
@@ -431,18 +454,18 @@ def _clusters_of(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, 
     return np.array(self._next_clusters[1])
 
 # %% ../nbs/21_integrator.ipynb #579208b0
-def _index_of(self: PortfolioIntegrator, symbols: tuple[str, ...]) -> pd.Index:
+def _names_of(self: PortfolioIntegrator, symbols: tuple[str, ...]) -> _Names:
     """The symbols as an index, made once."""
-    if self._index is None or self._index[0] != symbols:
-        self._index = (symbols, pd.Index(symbols, name="symbol", dtype=object))
-    return self._index[1]
+    if self._symbol_names.names != symbols:
+        self._symbol_names = _Names(symbols, "symbol")
+    return self._symbol_names
 
 
 def _sleeve_index_of(self: PortfolioIntegrator, ids: tuple[str, ...]) -> pd.Index:
     """The sleeve ids as an index, made once."""
-    if self._sleeve_index is None or self._sleeve_index[0] != ids:
-        self._sleeve_index = (ids, pd.Index(ids, name="sleeve", dtype=object))
-    return self._sleeve_index[1]
+    if self._sleeve_names.names != ids:
+        self._sleeve_names = _Names(ids, "sleeve")
+    return self._sleeve_names.index
 
 
 def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool,
@@ -461,11 +484,11 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     arrays = realign_state(arrays, (self._ids, self._symbols), (ids, symbols)) if self._arrays is not None else arrays
     listed = {s.id: s for s in snapshot.sleeves or ()}
     sleeves = tuple(listed.get(i) or Sleeve(id=i, weights=None) for i in ids)
-    unit, given, flat, unknown = _current_targets(sleeves, _index_of(self, symbols), est)
+    unit, flat, given, unknown = _current_targets(sleeves, _names_of(self, symbols), est)
     est = replace(est, unit=unit, flat=flat, known=est.known | given)
     base = equity if equity > 0.0 else float(arrays.drawdown.equity[0])
-    now, blinds, frozen = _exposures(snapshot, market, _index_of(self, symbols), base if base > 0.0 else 1.0,
-                                     arrays.exposures[0], np.abs(unit).sum(axis=0) > 0.0)
+    now, blinds, frozen = _exposures(snapshot, market, _names_of(self, symbols), base if base > 0.0 else 1.0,
+                                     arrays.exposures[0], np.asarray(unit.any(axis=0)))
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, now, equity, arrays, absent, frozen, kills)
     alarms = (*unknown, *blinds, *_input_alarms(snapshot, history, est, market, row),
               *_watch_alarms(snapshot, estimator, inputs, arrays, row))
@@ -492,7 +515,9 @@ def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: Ste
         out.append(Alarm(code=AlarmCode.COVARIANCE_REPAIRED, severity="info", value=float(x.estimates.risk.repair),
                          message="the asset covariance was moved to the nearest positive one"))
     wild = np.abs(history.returns[row]) > OUTLIER * est.rows("sd")[row - 1]
-    alone = (x.exposures_now[0] != 0.0) & (np.abs(x.estimates.unit).sum(axis=0) == 0.0)
+    alone = (x.exposures_now[0] != 0.0) & ~x.estimates.unit.any(axis=0)
+    if not (np.count_nonzero(wild) or np.count_nonzero(alone)):
+        return out
     for code, mask, message in ((AlarmCode.RETURN_OUTLIER, wild, "last return is beyond ten standard deviations"),
                                 (AlarmCode.VANISHED_SYMBOL, alone, "held, but no sleeve wants it: closed out")):
         out += [Alarm(code=code, severity="warning", subject=history.symbols[i], message=message,
@@ -511,13 +536,15 @@ def _router(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, tier:
 def _vehicle_terms(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, equity: float,
                    arrays: StepState) -> tuple[Floats | None, Bools | None]:
     """Lots `(1, M)` and symbols without a vehicle; None without prices or when nothing trades in lots."""
+    if snapshot.prices is None:
+        return None, None
     whole = (market.kinds == "etf") | ((market.kinds == "future") & np.isfinite(market.multiplier))
     equity = equity if equity > 0.0 else float(arrays.drawdown.equity[0])
-    if snapshot.prices is None or not whole.any() or not equity > 0.0:
+    if not whole.any() or not equity > 0.0:
         return None, None
     tier = int(capital_tier(np.array([equity]), arrays.tier, self.config.ladder.thresholds,
                             up_factor=self.config.ladder.up_factor)[0])
-    price = np.nan_to_num(_series(snapshot.prices, _index_of(self, market.symbols), np.nan))
+    price = np.nan_to_num(_names_of(self, market.symbols).values(snapshot.prices, np.nan))
     if market.primary is None:
         size = np.abs(price) * np.where(np.isfinite(market.multiplier), market.multiplier, 1.0)
         lot = np.where(whole, size, 0.0) / equity
@@ -533,8 +560,9 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
             absent: bool, frozen: Bools, kills: Kills) -> StepInputs:
     new_session = self._last_session != snapshot.session.date().isoformat()
     label, confidence = check_regime(snapshot.regime)
-    killed_sleeves = np.array([i in kills.sleeves for i in history.sleeve_ids], dtype=bool)
-    gains = [_series(s.expected_gain, _index_of(self, market.symbols)) for s in sleeves if s.expected_gain is not None]
+    killed_sleeves = np.array([i in kills.sleeves for i in history.sleeve_ids], dtype=bool) if kills.sleeves else None
+    names = _names_of(self, market.symbols)
+    gains = [names.values(s.expected_gain) for s in sleeves if s.expected_gain is not None]
     lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays)
     return StepInputs(
         session=_session_number(self, arrays, history, snapshot, new_session), new_session=new_session,
@@ -546,7 +574,7 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
         days=_promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
         clusters=_clusters_of(self, snapshot, market, est), half_spread=market.half_spread, fee=market.fee,
         impact=market.impact, adv=market.adv, assumed_impact=market.assumed_impact,
-        kill_book=kills.book, killed_sleeves=killed_sleeves if killed_sleeves.any() else None,
+        kill_book=kills.book, killed_sleeves=killed_sleeves,
         killed_symbols=_killed_symbols(kills, market),
         restrictions=_restriction_codes(snapshot, market, frozen), primary=market.primary, multiple=market.multiple,
         lot=lot, no_vehicle=no_vehicle, sleeves_absent=absent, re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
@@ -574,8 +602,10 @@ def _allocates(config: PILConfig, snapshot: Snapshot, arrays: StepState, last_se
 # %% ../nbs/21_integrator.ipynb #278f3633
 def _input_alarms(snapshot: Snapshot, history: History, est: Estimates, market: Market, row: int) -> list[Alarm]:
     out: list[Alarm] = []
-    bars = snapshot.asset_returns.index if isinstance(snapshot.asset_returns, pd.DataFrame) else history.dates
-    late = int((np.asarray(bars, dtype="datetime64[D]") >= np.datetime64(snapshot.session.date())).sum())
+    late = history.n - 1 - row
+    if isinstance(snapshot.asset_returns, pd.DataFrame):
+        bars = np.asarray(snapshot.asset_returns.index, dtype="datetime64[D]")
+        late = int((bars >= np.datetime64(snapshot.session.date())).sum())
     if late:
         out.append(Alarm(code=AlarmCode.SAME_SESSION_PURGED, severity="info", value=late,
                          message="bars dated on or after the session were not used"))
@@ -595,7 +625,7 @@ def _input_alarms(snapshot: Snapshot, history: History, est: Estimates, market: 
 def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History, x: StepInputs, row: int) -> str:
     """SHA-256 of what the decision may look at."""
     h = hashlib.sha256(history.digest_at(row).encode())
-    prices = None if snapshot.prices is None else _series(snapshot.prices, _index_of(self, history.symbols), np.nan)
+    prices = None if snapshot.prices is None else _names_of(self, history.symbols).values(snapshot.prices, np.nan)
     for part in (x.estimates.unit, x.observed, x.exposures_now, x.equity, x.flow, x.days, x.roles, x.capacity, x.clusters,
                  x.half_spread, x.fee, x.impact, x.adv, x.killed_sleeves, x.killed_symbols, x.restrictions,
                  x.expected_gain, prices):
@@ -625,15 +655,15 @@ def _expand_alarms(decision: StepDecision, symbols: Sequence[str], ids: Sequence
     return out
 
 # %% ../nbs/21_integrator.ipynb #57ca473b
-def _stage_records(d: StepDecision, inputs: StepInputs) -> tuple[StageRecord, ...]:
+def _stage_records(d: StepDecision, risk: AssetRisk, confidence: float) -> tuple[StageRecord, ...]:
     """One record a stage: gross, net, volatility and names after it, what it multiplied by, what bound."""
     books = (d.netted, d.vol_scaled, d.capped, d.governed, d.sized, d.gated, d.recapped, d.exposures)
     v = np.stack([b[0] for b in books])
-    vol = np.sqrt(252.0 * inputs.estimates.risk.variance(v)).tolist()
+    vol = np.sqrt(252.0 * risk.variance(v)).tolist()
     gross, net, names = np.abs(v).sum(axis=1).tolist(), v.sum(axis=1).tolist(), (v != 0.0).sum(axis=1).tolist()
     bound = {n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on}
     stages: tuple[tuple[str, int, float, tuple[str, ...], dict[str, float]], ...] = (  # book, multiplier, constraints, notes
-        ("regime", 0, 1.0, (), {"vol_target": float(d.vol_target[0]), "confidence": inputs.regime_confidence}),
+        ("regime", 0, 1.0, (), {"vol_target": float(d.vol_target[0]), "confidence": confidence}),
         ("sleeves", 0, 1.0, (), {}),
         ("allocation", 0, 1.0, ("capacity",), {"cash": float(d.cash[0])}),
         ("assembly", 0, 1.0, (), {"crossing_saved": float(d.crossing_saved[0])}),
@@ -662,40 +692,59 @@ def _numbers(d: StepDecision) -> dict[str, float]:
         "risk_ratio": float(d.risk_ratio[0]), "hrp_erc_divergence": float(d.divergence[0]), "rung": float(d.rung[0]),
         "turnover": float(0.5 * np.abs(d.exposures[0] - d.exposures_now[0]).sum())}
 
+# %% ../nbs/21_integrator.ipynb #cd5c7c55
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What the labels of a decision are made of; nobody writes to any of it."""
+
+    step: StepDecision
+    passport: Passport
+    market: Market
+    index: pd.Index
+    sleeve_index: pd.Index
+    risk: AssetRisk
+    confidence: float
+    prices: Floats | None
+    routed: list[Order] | None
+    alarms: tuple[Alarm, ...]  # those of the inputs, and of a migration
+
 # %% ../nbs/21_integrator.ipynb #aaed50bb
 def _migration_left(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecision) -> int:
     """Sessions left of the move to the vehicles of a new tier; 0 when none runs."""
     return int(np.maximum(self.config.ladder.migrate_sessions - (inputs.session - int(d.tier_since[0])), 0))
 
 
-def _orders(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, inputs: StepInputs, d: StepDecision,
-            passport: Passport) -> tuple[Order, ...]:
-    """Net orders with the sleeves that asked for them; in vehicles and whole lots where those are known."""
-    index, equity = _index_of(self, market.symbols), float(d.equity[0])
-    if inputs.lot is not None and snapshot.prices is not None:
-        left = _migration_left(self, inputs, d)
-        held = snapshot.positions if snapshot.positions is not None else pd.Series(dtype=float)
-        own = np.arange(len(index)) if market.primary is None else np.unique(market.primary)
-        targets = dict(zip(index[own], d.exposures[0][own].tolist(), strict=True))
-        routed = _router(self, snapshot, market, int(d.tier[0])).route(
-            targets, _mapping(snapshot.prices), equity, _mapping(held), sessions_left=left)
-    else:
-        routed = _plain_orders(snapshot, market, index, d, equity)
-    by = passport.attribution()
+def _routed_orders(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, inputs: StepInputs,
+                   d: StepDecision) -> list[Order] | None:
+    """Net orders in vehicles and whole lots; None where those are not known."""
+    if inputs.lot is None or snapshot.prices is None:
+        return None
+    index, left = _names_of(self, market.symbols).index, _migration_left(self, inputs, d)
+    held = snapshot.positions if snapshot.positions is not None else pd.Series(dtype=float)
+    own = np.arange(len(index)) if market.primary is None else np.unique(market.primary)
+    targets = dict(zip(index[own], d.exposures[0][own].tolist(), strict=True))
+    return _router(self, snapshot, market, int(d.tier[0])).route(
+        targets, _mapping(snapshot.prices), float(d.equity[0]), _mapping(held), sessions_left=left)
+
+
+def _orders(q: _Made) -> tuple[Order, ...]:
+    """Net orders with the sleeves that asked for them."""
+    routed = _plain_orders(q.prices, q.market, q.step) if q.routed is None else q.routed
+    by = q.passport.attribution()
     total = np.abs(by).sum(axis=0)
-    place = {s: i for i, s in enumerate(market.symbols)}
+    place = {s: i for i, s in enumerate(q.market.symbols)}
     def share(i: int) -> dict[str, float]:
         if total[i] == 0.0:
             return {}
-        return {s: float(v) for s, v in zip(passport.sleeve_ids, by[:, i] / total[i], strict=True) if v}
+        return {s: float(v) for s, v in zip(q.passport.sleeve_ids, by[:, i] / total[i], strict=True) if v}
     return tuple(replace(o, attribution=share(place[o.symbol])) for o in routed)
 
 
-def _plain_orders(snapshot: Snapshot, market: Market, index: pd.Index, d: StepDecision, equity: float) -> list[Order]:
+def _plain_orders(prices: Floats | None, market: Market, d: StepDecision) -> list[Order]:
     """Orders by symbol in any fraction; the quantity is an amount when there are no prices."""
-    delta = d.exposures[0] - d.exposures_now[0]
-    price = np.ones(len(delta)) if snapshot.prices is None else _series(snapshot.prices, index, np.nan)
-    unit = np.abs(price * np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier))
+    delta, equity = d.exposures[0] - d.exposures_now[0], float(d.equity[0])
+    size = np.where(np.isnan(market.multiplier), 1.0, market.multiplier)
+    unit = np.ones(len(delta)) if prices is None else np.abs(prices * size)
     return [Order(symbol=market.symbols[i], vehicle=market.symbols[i], side="buy" if delta[i] > 0 else "sell",
                   quantity=float(np.abs(delta[i]) * equity / unit[i]) if unit[i] else float("nan"),
                   notional=float(np.abs(delta[i]) * equity), reason="exit" if d.exposures[0][i] == 0.0 else "target")
@@ -715,23 +764,53 @@ def _migration_alarm(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecis
                                       message="sessions left of the move to the new tier's vehicles")]
 
 
+def _haircuts(d: StepDecision) -> dict[str, float]:
+    """The governor multiplier, kill throttle, Kelly fraction and their product."""
+    m, throttle, kelly = float(d.governor[0]), float(d.throttle[0]), float(d.kelly[0])
+    return {"governor": m, "throttle": throttle, "kelly": kelly, "product": m * throttle * kelly}
+
+
+def _table(values: Floats, index: pd.Index) -> pd.Series:
+    return pd.Series(_fixed(values), index=index, copy=False)
+
+# %% ../nbs/21_integrator.ipynb #f2f009e5
+_LABELS: Mapping[str, Callable[[_Made], Any]] = {
+    "book_weights": lambda q: _table(q.step.governed[0], q.index),
+    "exposures": lambda q: _table(q.step.exposures[0], q.index),
+    "notionals": lambda q: _table(q.step.exposures[0] * q.step.equity[0], q.index),
+    "trades": lambda q: _table(q.step.exposures[0] - q.step.exposures_now[0], q.index),
+    "sleeve_weights": lambda q: _table(q.step.ramped[0], q.sleeve_index),
+    "orders": _orders,
+    "stages": lambda q: _stage_records(q.step, q.risk, q.confidence),
+    "alarms": lambda q: (*q.alarms, *_expand_alarms(q.step, q.passport.symbols, q.passport.sleeve_ids)),
+    "binding": lambda q: tuple(n for n, on in zip(BINDING, q.step.bound[0].tolist(), strict=True) if on),
+    "haircuts": lambda q: _haircuts(q.step),
+    "numbers": lambda q: _numbers(q.step)}
+
+
+class LiveDecision(Decision):
+    """A `Decision` whose tables, orders, records and alarms are made when first read, from numbers fixed before."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LABELS or "_made" not in self.__dict__:
+            raise AttributeError(name)
+        value = self.__dict__[name] = _LABELS[name](self.__dict__["_made"])
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return decision_from_dict, (self.to_dict(),)
+
+
 def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathered, d: StepDecision,
            history: History) -> Decision:
     """The decision with names on it."""
-    symbols, ids = list(history.symbols), list(history.sleeve_ids)
-    passport = Passport(d, symbols, ids)
-    index = _index_of(self, history.symbols)
-    exposures = d.exposures[0]
-    return Decision(
-        id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,
-        book_weights=pd.Series(_fixed(d.governed[0]), index=index, copy=False),
-        exposures=pd.Series(_fixed(exposures), index=index, copy=False),
-        notionals=pd.Series(_fixed(exposures * d.equity[0]), index=index, copy=False),
-        trades=pd.Series(_fixed(exposures - d.exposures_now[0]), index=index, copy=False),
-        sleeve_weights=pd.Series(_fixed(d.ramped[0]), index=_sleeve_index_of(self, history.sleeve_ids), copy=False),
-        orders=_orders(self, snapshot, got.market, got.inputs, d, passport), stages=_stage_records(d, got.inputs),
-        alarms=(*got.alarms, *_expand_alarms(d, symbols, ids), *_migration_alarm(self, got.inputs, d)),
-        binding=tuple(n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on),
-        haircuts={"governor": float(d.governor[0]), "throttle": float(d.throttle[0]), "kelly": float(d.kelly[0]),
-                  "product": float(d.governor[0] * d.throttle[0] * d.kelly[0])},
-        numbers=_numbers(d), input_hash=got.hash, equity=float(d.equity[0]), passport=passport)
+    names, x = _names_of(self, history.symbols), got.inputs
+    passport = Passport(d, history.symbols, history.sleeve_ids)
+    made = _Made(
+        d, passport, got.market, names.index, _sleeve_index_of(self, history.sleeve_ids), x.estimates.risk,
+        x.regime_confidence, None if snapshot.prices is None else np.array(names.values(snapshot.prices, np.nan)),
+        _routed_orders(self, snapshot, got.market, x, d), (*got.alarms, *_migration_alarm(self, x, d)))
+    out = object.__new__(LiveDecision)
+    out.__dict__.update(id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,
+                        input_hash=got.hash, equity=float(d.equity[0]), passport=passport, _made=made)
+    return out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -43,7 +44,9 @@ def stack_configs(configs: Sequence[PILConfig]) -> SimpleNamespace:
     out = {name: SimpleNamespace(**{f.name: _stack([getattr(s, f.name) for s in parts]) for f in fields(parts[0])})
            for name, parts in sections.items()}
     p = SimpleNamespace(n=len(configs), **out)
-    return SimpleNamespace(**vars(p), rows=np.arange(p.n), drawdown=_drawdown_params(p), by_tier=_caps_by_tier(p),
+    unit = (p.sizing.kelly * p.sizing.fraction)[:, None]  # exposure of one unit of the book
+    return SimpleNamespace(**vars(p), rows=np.arange(p.n), unit=unit, drawdown=_drawdown_params(p), by_tier=_caps_by_tier(p),
+                           discounts=bool(p.tilt.redundancy.any()), regimes=bool(p.regime.enabled.all()),
                            trade_to_edge=np.array([c.turnover.trade_to == "edge" for c in configs]),
                            factors=np.stack([p.regime.risk_on, p.regime.transition, p.regime.crisis], axis=-1))
 
@@ -105,6 +108,7 @@ class StepInputs:
     sleeves_absent: bool = False
     re_arm: bool = False
     expected_gain: Floats | None = None  # (M,)
+    costs: turnover.CostTerms | None = None  # from the costs above, where they were worked out before
     quiet: bool = False  # no alarms: a study has nobody to read them
 
 # %% ../nbs/20_step.ipynb #28f91e80
@@ -169,9 +173,12 @@ class AlarmFlags(NamedTuple):
     limit: Any = None
     message: str = ""
 
+
+def _no_alarms() -> tuple[AlarmFlags, ...]:
+    return ()
+
 # %% ../nbs/20_step.ipynb #05c9af3f
-@dataclass(frozen=True)
-class StepDecision:
+class StepDecision(NamedTuple):
     """What the step decided, with every intermediate vector."""
 
     # sleeve axis (C, K)
@@ -223,7 +230,12 @@ class StepDecision:
     bound: Bools
     hold: Bools
     reduce_only: Bools
-    alarms: tuple[AlarmFlags, ...] = ()
+    flag_alarms: Callable[[], tuple[AlarmFlags, ...]] = _no_alarms
+
+    @property
+    def alarms(self) -> tuple[AlarmFlags, ...]:
+        """Flags of the alarms, worked out when somebody reads them."""
+        return self.flag_alarms()
 
 # %% ../nbs/20_step.ipynb #6d88bb41
 class _Terms(NamedTuple):
@@ -240,14 +252,20 @@ class _Terms(NamedTuple):
 
 def _set_terms(p: SimpleNamespace, s: StepState, x: StepInputs, equity: Floats) -> _Terms:
     """Capital tier (Stage 8) and regime (Stage 6) set what the other stages may do."""
-    tier = ladder.capital_tier(equity, s.tier, p.ladder.thresholds, up_factor=p.ladder.up_factor[:, None])
-    if x.fixed_tier:
-        tier = np.where(s.tier >= 0, s.tier, tier)
-    confidence = np.where(p.regime.enabled, x.regime_confidence, 0.0)
-    target = regime.regime_vol_target(p.vol_target.target, p.factors, x.regime_label, confidence)
+    tier = s.tier
+    if not (x.fixed_tier and np.count_nonzero(tier >= 0) == p.n):
+        tier = ladder.capital_tier(equity, s.tier, p.ladder.thresholds, up_factor=p.ladder.up_factor[:, None])
+        tier = np.where(s.tier >= 0, s.tier, tier) if x.fixed_tier else tier
+    target = regime.regime_vol_target(p.vol_target.target, p.factors, x.regime_label, _confidence(p, x))
+    target = target if p.regimes else np.where(p.regime.enabled, target, p.vol_target.target)
     at, by = (p.rows, tier), p.by_tier
-    return _Terms(tier, by.name[at], by.cluster, by.net, by.gross[at], by.min_ticket[at],
-                  np.where(p.regime.enabled, target, p.vol_target.target), by.tier_gross[at], by.tier_name[at])
+    return _Terms(tier, by.name[at], by.cluster, by.net, by.gross[at], by.min_ticket[at], target, by.tier_gross[at],
+                  by.tier_name[at])
+
+
+def _confidence(p: SimpleNamespace, x: StepInputs) -> Any:
+    """Confidence of the regime read where the detector is on, else 0."""
+    return x.regime_confidence if p.regimes else np.where(p.regime.enabled, x.regime_confidence, 0.0)
 
 # %% ../nbs/20_step.ipynb #cec6e90b
 class _Weights(NamedTuple):
@@ -270,10 +288,9 @@ class _Weights(NamedTuple):
 def _tilt(p: SimpleNamespace, x: StepInputs, base: Floats, corr: Floats, days: Floats, active: Bools) -> Floats:
     warm = (days >= p.tilt.warm_up[:, None]) & p.tilt.skill[:, None]
     multiplier = allocation.skill_multiplier(x.estimates.skill_z, p.tilt.bound, warm)
-    confidence = np.where(p.regime.enabled, x.regime_confidence, 0.0)
-    roles = regime.regime_multiplier(x.roles, x.regime_label, confidence, p.regime.role_tilt)
-    multiplier = np.asarray(multiplier * roles, dtype=np.float64)
-    if p.tilt.redundancy.any():
+    if x.regime_label == regime.CRISIS:
+        multiplier = multiplier * regime.regime_multiplier(x.roles, x.regime_label, _confidence(p, x), p.regime.role_tilt)
+    if p.discounts:
         discount = allocation.redundancy_divisor(corr, active, p.tilt.redundancy_threshold)
         multiplier = np.where(p.tilt.redundancy[:, None], multiplier / discount, multiplier)
     return np.asarray(allocation.tilt_within_bound(base, base * multiplier, p.tilt.bound))
@@ -282,29 +299,41 @@ def _tilt(p: SimpleNamespace, x: StepInputs, base: Floats, corr: Floats, days: F
 def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.SleeveStates, killed: Bools,
               equity: Floats) -> _Weights:
     """Base, tilt, cap, smooth, apply (rules 2-8) where this slot allocates; yesterday's vectors elsewhere."""
-    did = x.allocate & (s.allocated_session != x.session) & ~np.asarray(x.sleeves_absent)
+    did = x.allocate & (s.allocated_session != x.session)
+    did = np.zeros_like(did) if x.sleeves_absent else did
     active = st.members & ~killed
-    fresh = active & (s.joined == -1)
-    returned = active & (s.sleeve_state == sleeves.DEMOTED)
-    joined = np.where(returned | (fresh & s.allocated[:, None]), x.session, np.where(fresh, SEASONED, s.joined))
-    days = np.where(np.isnan(x.days), np.where(joined == SEASONED, np.inf, x.session - joined), x.days)
+    joined = _joined(s, x, active)
+    days = np.where(joined == SEASONED, np.inf, x.session - joined)
+    if np.count_nonzero(x.days == x.days):  # NaN, no promotion date, is not equal to itself
+        days = np.where(np.isnan(x.days), days, x.days)
     budget = sleeves.quarantine_budget(st.state, st.entry_share)
-    counted = (active | (st.state == sleeves.QUARANTINED)).sum(axis=-1)
-    held_cap = np.where(st.state == sleeves.HELD, s.applied, np.inf)
+    counted = np.count_nonzero(active | (st.state == sleeves.QUARANTINED), axis=-1)
+    held = st.state == sleeves.HELD
+    held_cap = np.where(held, s.applied, np.inf) if np.count_nonzero(held) else None
     limit, relaxed = allocation.sleeve_caps(p.allocation.sleeve_cap, counted, x.capacity, equity, held_cap=held_cap)
-    bases = x.bases(active) if did.any() else None
+    bases = x.bases(active) if np.count_nonzero(did) else None
     if bases is not None:
         w = _new_weights(p, s, x, bases, active, days, budget, limit, did, st, killed)
     else:
         w = (s.base, s.tilted, s.target, s.smoothed, s.applied)
     applied = w[4] * active
     ramped, _ = allocation.ramp_weights(applied, days, p.allocation.probation_sessions, limit)
-    room = (x.capacity / np.maximum(equity, 1e-300)[:, None]) <= limit
-    return _Weights(*w[:4], w[4], ramped, 1.0 - ramped.sum(axis=-1), joined,
-                    np.where(did, bases.rung, -1) if bases is not None else np.full(p.n, -1),
-                    np.where(did, allocation.divergence(bases.weights, bases.erc), np.nan) if bases is not None
-                    else np.full(p.n, np.nan),
-                    np.asarray((room & (ramped >= limit - 1e-10) & active).any(axis=-1)), relaxed, bases, did)
+    full = (x.capacity / np.maximum(equity, 1e-300)[:, None]) <= limit
+    if np.count_nonzero(full):
+        full = full & (ramped >= limit - 1e-10) & active
+    rung, apart = np.full(p.n, -1), np.full(p.n, np.nan)
+    if bases is not None:
+        rung, apart = np.where(did, bases.rung, rung), np.where(did, allocation.divergence(bases.weights, bases.erc), apart)
+    return _Weights(*w[:4], w[4], ramped, 1.0 - ramped.sum(axis=-1), joined, rung, apart, np.asarray(full.any(axis=-1)),
+                    relaxed, bases, did)
+
+
+def _joined(s: StepState, x: StepInputs, active: Bools) -> Ints:
+    """Session each sleeve joined; those of the first allocation count as seasoned."""
+    fresh, returned = active & (s.joined == -1), active & (s.sleeve_state == sleeves.DEMOTED)
+    if not (np.count_nonzero(fresh) or np.count_nonzero(returned)):
+        return s.joined
+    return np.where(returned | (fresh & s.allocated[:, None]), x.session, np.where(fresh, SEASONED, s.joined))
 
 # %% ../nbs/20_step.ipynb #26c32fd2
 def _new_weights(p: SimpleNamespace, s: StepState, x: StepInputs, bases: Bases, active: Bools, days: Floats,
@@ -317,14 +346,15 @@ def _new_weights(p: SimpleNamespace, s: StepState, x: StepInputs, bases: Bases, 
     smoothed = allocation.smooth_weights(s.smoothed, target, p.allocation.smoothing, joiners=active & ~s.members,
                                          stayers=stayers, first=~s.allocated, budget=budget)
     smoothed, _, _ = allocation.cap_weights(smoothed, limit, budget)
-    changed = st.changed | (killed != s.killed).any(axis=-1) | (active != s.members).any(axis=-1)
-    breach = (np.round(s.applied - limit, 10) > 0.0).any(axis=-1)
-    applied, _ = allocation.apply_weights(smoothed, s.applied, p.allocation.apply_threshold,
-                                          changed | breach | ~s.allocated)
+    force = st.changed | ~s.allocated
+    for why in (killed != s.killed, active != s.members, np.round(s.applied - limit, 10) > 0.0):
+        if np.count_nonzero(why):
+            force = force | why.any(axis=-1)
+    applied, _ = allocation.apply_weights(smoothed, s.applied, p.allocation.apply_threshold, force)
     keep = ~did[:, None]
     old = (s.base, s.tilted, s.target, s.smoothed, s.applied)
     new = (bases.weights, tilted, target, smoothed, applied)
-    if did.all():
+    if np.count_nonzero(did) == p.n:
         return new
     return tuple(np.where(keep, o, n) for o, n in zip(old, new, strict=True))  # type: ignore[return-value]
 
@@ -339,14 +369,16 @@ class _Book(NamedTuple):
     vol: Any
     crossing: Floats
     bound: dict[str, Bools]
-    cluster_on: bool
+    limits: caps.BookLimits
     throttle: Floats
 
 
 def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats, read: Any) -> _Book:
     """Assemble and net, one volatility target, caps, governor and throttle."""
     e = x.estimates
-    scaled_unit = e.scale[:, None] * e.unit * e.risk.known
+    scaled_unit = e.scale[:, None] * e.unit
+    if np.count_nonzero(e.risk.known) < len(e.risk.known):
+        scaled_unit = scaled_unit * e.risk.known
     if x.primary is not None and x.multiple is not None:
         scaled_unit = assembly.fold_wrappers(scaled_unit, x.primary, x.multiple)
     for out in (x.killed_symbols, x.no_vehicle):
@@ -358,15 +390,15 @@ def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats
     vol = vol_target.target_volatility(netted.book, ex_ante, terms.vol_target, p.vol_target.leverage_max, allocated,
                                        leverage_alarm=p.vol_target.leverage_alarm, enabled=bool(p.vol_target.enabled[0]))
     book = vol.book
-    if not terms.tier.all():
+    if np.count_nonzero(terms.tier) < p.n:
         book = ladder.keep_largest(book, np.where(terms.tier == 0, p.ladder.max_names, np.inf))
-    cluster_on = caps.cluster_cap_applies(x.clusters)
-    capped = caps.cap_book(book, name=terms.name, cluster=terms.cluster, net=terms.net, gross=terms.gross,
-                           clusters=x.clusters, cluster_on=cluster_on)
-    throttle = np.clip(read.throttle, 0.0, 1.0) * (0.0 if x.kill_book else 1.0)
+    limits = caps.book_limits(book.ndim, name=terms.name, cluster=terms.cluster, net=terms.net, gross=terms.gross,
+                              clusters=x.clusters, cluster_on=caps.cluster_cap_applies(x.clusters))
+    capped = caps.cap_within(book, limits)
+    throttle = np.minimum(np.maximum(read.throttle, 0.0), 1.0) * (0.0 if x.kill_book else 1.0)
     governed = capped.book * (read.multiplier * throttle)[:, None]
     return _Book(scaled_unit, netted.book, vol.book, capped.book, governed, ex_ante, vol, netted.crossing_saved,
-                 capped.bound, cluster_on, throttle)
+                 capped.bound, limits, throttle)
 
 # %% ../nbs/20_step.ipynb #c9407da1
 class _Trades(NamedTuple):
@@ -388,8 +420,9 @@ class _Trades(NamedTuple):
 
 def _cost_model(x: StepInputs, equity: Floats) -> Callable[[Floats], Floats]:
     """What trades cost, by name: the terms that do not depend on the trades are worked out once."""
-    terms = turnover.cost_terms(half_spread=x.half_spread, fee=x.fee, impact=x.impact, daily_vol=x.estimates.risk.sd,
-                                adv=x.adv, assumed_impact=x.assumed_impact)
+    terms = x.costs if x.costs is not None else turnover.cost_terms(
+        half_spread=x.half_spread, fee=x.fee, impact=x.impact, daily_vol=x.estimates.risk.sd, adv=x.adv,
+        assumed_impact=x.assumed_impact)
     return lambda delta: turnover.cost_of(delta, equity, terms)
 
 
@@ -400,12 +433,11 @@ def _hold_book(now: Floats, haircut: Floats, before: Floats) -> Floats:
 
 # %% ../nbs/20_step.ipynb #2b27d59e
 def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book: _Book, read: Any, equity: Floats,
-           hold: Bools, reduce_only: Bools, held_active: Bools) -> _Trades:
+           limits: Floats, hold: Bools, reduce_only: Bools, held_active: Bools) -> _Trades:
     """Sizing, Stage 7, held limit, restrictions, caps again, lots."""
     risk, now = x.estimates.risk, x.exposures_now
     sized = sizing.size_exposures(book.governed, p.sizing.kelly, p.sizing.fraction)
     haircut = read.multiplier * book.throttle
-    limits = np.stack([terms.name, terms.cluster, terms.net, terms.gross], axis=-1)
     forced = (np.round(haircut - s.haircut, 10) < 0.0) | (limits < s.limits - 5e-11).any(axis=-1)
     t = turnover.control_turnover(
         now, sized, variance=risk.variance, costs=_cost_model(x, equity), forced=forced, reduce_only=reduce_only,
@@ -414,23 +446,23 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
         trade_to_edge=p.trade_to_edge, haircut=haircut * p.sizing.kelly, vol_base=p.vol_target.target,
         gate_sharpe=p.turnover.gate_sharpe, horizon=p.turnover.gate_horizon, gate_enabled=p.turnover.gate,
         expected_gain=x.expected_gain)
-    gated = np.where(hold[:, None], _hold_book(now, haircut, s.haircut), t.e_gate) if hold.any() else t.e_gate
+    gated = np.where(hold[:, None], _hold_book(now, haircut, s.haircut), t.e_gate) if np.count_nonzero(hold) else t.e_gate
     held, held_scale = gated, np.ones(p.n)
-    if held_active.any():
+    if np.count_nonzero(held_active):
         vols = np.sqrt(252.0 * risk.variance(np.stack([gated, now])))
         held, held_scale = sleeves.limit_to_held(gated, now, vols[0], vols[1], held_active)
-    codes = x.restrictions if x.restrictions is not None else np.zeros(now.shape[-1], dtype=np.int64)
+    codes = x.restrictions if x.restrictions is not None else np.zeros((), dtype=np.int64)
     restricted, restriction = turnover.restrict_trades(held, now, codes, reduce_only=reduce_only)
     if x.killed_symbols is not None:
         restricted = restricted * ~x.killed_symbols
-    unit = (p.sizing.kelly * p.sizing.fraction)[:, None]
-    cured = caps.cure_caps(restricted / unit, name=terms.name, cluster=terms.cluster, net=terms.net, gross=terms.gross,
-                           clusters=x.clusters, cluster_on=book.cluster_on,
-                           tolerance=np.where(terms.tier == s.tier, p.caps.drift_tolerance, 1.0),
-                           frozen=codes == turnover.RESTRICTIONS["no_trade"])
-    recapped = cured.book * unit
+    same_tier = terms.tier == s.tier
+    cured = caps.cure_within(
+        restricted / p.unit, book.limits,
+        p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0),
+        None if x.restrictions is None else codes == turnover.RESTRICTIONS["no_trade"])
+    recapped = cured.book * p.unit
     final, lot_bound = _round(p, x, terms, recapped, now, book)
-    if held_active.any() and x.lot is None:  # dust and caps may have closed a hedge
+    if np.count_nonzero(held_active) and x.lot is None:  # dust and caps may have closed a hedge
         vols = np.sqrt(252.0 * risk.variance(np.stack([final, now])))
         smaller, again = sleeves.limit_to_held(final, now, vols[0], vols[1], held_active)
         final, held_scale = np.where(codes == turnover.RESTRICTIONS["no_trade"], final, smaller), held_scale * again
@@ -451,7 +483,7 @@ def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: 
         return closed, np.zeros(p.n, dtype=bool)
     mandatory = (closed == 0.0) | (np.abs(closed) < np.abs(now) * (1.0 - 1e-10)) & (np.abs(book) < np.abs(built.governed))
     rounded, dropped = ladder.round_to_lots(closed, now, x.lot, mandatory=mandatory)
-    limits = ladder.CapLimits(terms.name, terms.cluster, terms.net, terms.gross, x.clusters, built.cluster_on)
+    limits = ladder.CapLimits(terms.name, terms.cluster, terms.net, terms.gross, x.clusters, bool(built.limits.n_on))
     frozen = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
     final, _ = ladder.repair_caps(rounded, x.lot, limits, 1.0 / (p.sizing.kelly * p.sizing.fraction),
                                   tolerance=p.caps.drift_tolerance, frozen=frozen)
@@ -513,7 +545,7 @@ def _more_alarms(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms,
         AlarmFlags(c.CASH_UNPLACED, "info", np.round(w.cash, 10) > 0.0, value=w.cash, message="share of the budget left in cash"),
         AlarmFlags(c.LEVERAGE_FLOOR, "warning", book.vol.below_alarm, value=book.vol.leverage,
                    limit=p.vol_target.leverage_alarm, message="the target needs very little of this book"),
-        AlarmFlags(c.CLUSTER_CAP_OFF, "info", every & (not book.cluster_on), message="fewer than two clusters"),
+        AlarmFlags(c.CLUSTER_CAP_OFF, "info", every & (not book.limits.n_on), message="fewer than two clusters"),
         AlarmFlags(c.CAP_UNCURABLE, "critical", t.uncurable, "symbol", message="above its cap and may not be traded"),
         AlarmFlags(c.BINDING_CHANGED, "info", changed, message="other constraints bind than at the last decision"),
         AlarmFlags(c.GOVERNOR_FLAT, "critical", read.flat, value=read.dd_governed, limit=p.governor.flat_at,
@@ -561,7 +593,7 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
                                               new_session=x.new_session, re_arm=x.re_arm)
     equity = read.equity_used
     terms = _set_terms(p, s, x, equity)
-    killed = np.broadcast_to(False if x.killed_sleeves is None else x.killed_sleeves, s.applied.shape)
+    killed = np.zeros(s.applied.shape, dtype=bool) | (False if x.killed_sleeves is None else x.killed_sleeves)
     st = sleeves.advance_sleeve_states(s.sleeve_state, s.missed, s.entry_share, s.applied, x.estimates.known, x.observed,
                                        held_sessions=p.sleeves.held_sessions, new_session=x.new_session)
     if x.sleeves_absent:  # nothing is known of any sleeve: their states wait
@@ -569,27 +601,25 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
                                   (s.sleeve_state == sleeves.LIVE) | (s.sleeve_state == sleeves.HELD))
     weights = _allocate(p, s, x, st, killed, equity)
     book = _build_book(p, x, terms, weights.ramped, read)
-    absent = np.broadcast_to(np.asarray(x.sleeves_absent), (p.n,))
-    hold = absent | book.vol.unavailable | ~(s.allocated | weights.did)
-    reduce_only = read.reduce_only | absent | book.vol.unavailable
-    held_active = (st.state == sleeves.HELD).any(axis=-1) | st.entered_quarantine.any(axis=-1)
-    trades = _trade(p, s, x, terms, book, read, equity, hold, reduce_only, held_active)
+    blind = book.vol.unavailable | x.sleeves_absent
+    hold, reduce_only = blind | ~(s.allocated | weights.did), read.reduce_only | blind
+    held_active = ((st.state == sleeves.HELD) | st.entered_quarantine).any(axis=-1)
+    limits = np.concatenate([terms.name, terms.cluster, terms.net, terms.gross]).reshape(4, -1).T
+    trades = _trade(p, s, x, terms, book, read, equity, limits, hold, reduce_only, held_active)
     bound = _binding(p, terms, weights, book, read, trades)
-    _check_last_line(p, x, terms, book, trades)
-    alarms = () if x.quiet else _alarms(p, s, x, terms, st, weights, book, read, trades, bound)
-    limits = np.stack([terms.name, terms.cluster, terms.net, terms.gross], axis=-1)
+    _check_last_line(p, x, book, trades)
+    flag_alarms = _no_alarms if x.quiet else partial(_alarms, p, s, x, terms, st, weights, book, read, trades, bound)
     after = _next_state(s, x, st, weights, governor, terms, read, book, trades, bound, killed, limits)
-    return _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, alarms, after), after
+    return _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, flag_alarms,
+                     after), after
 
 # %% ../nbs/20_step.ipynb #5f4e4cfa
-def _check_last_line(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: _Book, t: _Trades) -> None:
+def _check_last_line(p: SimpleNamespace, x: StepInputs, book: _Book, t: _Trades) -> None:
     """The finished book against its caps; symbols that may not be traded are exempt."""
     exempt = None
     if x.restrictions is not None:
         exempt = x.restrictions == turnover.RESTRICTIONS["no_trade"]
-    caps.check_caps(t.final / (p.sizing.kelly * p.sizing.fraction)[:, None], name=terms.name, cluster=terms.cluster,
-                    net=terms.net, gross=terms.gross, clusters=x.clusters, cluster_on=book.cluster_on,
-                    tolerance=p.caps.drift_tolerance, exempt=exempt)
+    caps.check_within(t.final / p.unit, book.limits, p.caps.drift_tolerance, exempt=exempt)
 
 
 def _next_state(s: StepState, x: StepInputs, st: sleeves.SleeveStates, w: _Weights, governor: Any, terms: _Terms,
@@ -599,14 +629,14 @@ def _next_state(s: StepState, x: StepInputs, st: sleeves.SleeveStates, w: _Weigh
         base=w.base, tilted=w.tilted, target=w.target, smoothed=w.smoothed, applied=w.applied,
         members=np.where(did[:, None], st.members & ~killed, s.members), allocated=s.allocated | did,
         allocated_session=np.where(did, x.session, s.allocated_session), sleeve_state=st.state, missed=st.missed,
-        entry_share=st.entry_share, joined=w.joined, killed=np.array(killed), drawdown=governor, tier=terms.tier,
+        entry_share=st.entry_share, joined=w.joined, killed=killed, drawdown=governor, tier=terms.tier,
         tier_since=np.where((terms.tier != s.tier) & (s.tier >= 0), x.session, s.tier_since),
         haircut=read.multiplier * book.throttle, limits=limits, bound=bound, exposures=t.final, session=x.session)
 
 # %% ../nbs/20_step.ipynb #cca76ee0
 def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, st: sleeves.SleeveStates, w: _Weights,
               book: _Book, read: Any, t: _Trades, bound: Bools, hold: Bools, reduce_only: Bools, limits: Floats,
-              alarms: tuple[AlarmFlags, ...], after: StepState) -> StepDecision:
+              flag_alarms: Callable[[], tuple[AlarmFlags, ...]], after: StepState) -> StepDecision:
     return StepDecision(
         base=w.base, tilted=w.tilted, target=w.target, smoothed=w.smoothed, applied=w.applied, ramped=w.ramped,
         scaled_unit=book.scaled_unit, netted=book.netted, vol_scaled=book.vol_scaled, capped=book.capped,
@@ -617,5 +647,4 @@ def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, 
         governor=read.multiplier, throttle=book.throttle, kelly=p.sizing.kelly, risk_ratio=t.k, held_scale=t.held_scale,
         trade_cost=t.cost, crossing_saved=book.crossing, cash=w.cash, rung=w.rung, divergence=w.divergence,
         tier=terms.tier, tier_since=after.tier_since, limits=limits, read=read, states=st.state, bound=bound, hold=hold,
-        reduce_only=reduce_only,
-        alarms=alarms)
+        reduce_only=reduce_only, flag_alarms=flag_alarms)

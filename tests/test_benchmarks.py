@@ -41,5 +41,6 @@ def test_unit_of_a_span(harness: ModuleType) -> None:
 def test_live_feed_gives_one_decision_a_day(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     live = importlib.import_module("live")
     feed = live.Feed(3, 8, 4)
-    median, slow, opening, first = live.warm(feed, 3, skip=1)
-    assert 0.0 < median <= slow and opening > 0.0 and len(first) == 8 and float(first.abs().sum()) > 0.0
+    ours = live.warm(feed, 3, skip=1)
+    assert 0.0 < ours.median <= ours.slow and ours.opening > 0.0 and ours.reading > 0.0
+    assert len(ours.exposures) == 8 and float(ours.exposures.abs().sum()) > 0.0

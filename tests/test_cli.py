@@ -9,12 +9,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from fake_runs import fake_run, passing_runs
 
 from pil_research import cli
 from pil_research.config import PILConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("demo", "report", "index", "data", "config", "book", "doctor")
+COMMANDS = ("demo", "report", "validate", "verdict", "index", "data", "config", "book", "doctor")
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -69,10 +70,18 @@ def test_report_options_are_the_templates_parameters() -> None:
     assert set(cli.PARAMETERS) == known - {"run_id", "out_dir", "ledger"}
 
 
+def test_set_is_checked_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words, message in ((["--set", "draws"], "needs name=value"), (["--set", "draws=x"], "must be int"),
+                           (["--set", "nosuch=1"], "unknown parameter")):
+        assert cli.main(["report", "ladder", "--runs", str(tmp_path), *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stop(*_: object) -> int:
         raise KeyboardInterrupt
-    monkeypatch.setattr(cli, "_run", stop)
+    monkeypatch.setattr(cli, "_validate", stop)
     assert cli.main(["demo"]) == 130 and "finished runs are kept" in capsys.readouterr().err
 
 
@@ -81,7 +90,68 @@ def test_unexpected_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) ->
         raise ZeroDivisionError
     monkeypatch.setattr(cli, "_run", broken)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["demo"])
+        cli.main(["report", "ladder"])
+
+
+def test_gate_turns_a_reports_verdict_into_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for n, (status, code) in enumerate((("pass", 0), ("fail", 1), ("error", 2), ("inconclusive", 3)), start=1):
+        folder = fake_run(tmp_path, "sensitivity", n=n, status=status)
+        monkeypatch.setattr("pil_research.research.runner.run_report", lambda *_, made=folder: made)
+        words = ["report", "sensitivity", "--runs", str(tmp_path), "--set", "grid=reduced"]
+        assert cli.main(words) == 0 and cli.main([*words, "--gate"]) == code
+
+
+@pytest.fixture
+def no_reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """`pil validate` finds every report done; what it was asked for is kept."""
+    from pil_research.research import validate
+
+    asked: list[dict[str, object]] = []
+
+    def done(runs: str, **settings: object) -> list[validate.Outcome]:
+        asked.append({"runs": runs, **settings})
+        return [validate.Outcome(report="ladder", state="reused", seconds=0.0, headline="x")]
+    monkeypatch.setattr(validate, "validate", done)
+    return asked
+
+
+def test_validate_ends_with_gates_action_and_index(no_reports: list[dict[str, object]], tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    runs = passing_runs(tmp_path, ("overfitting", "stress", "sensitivity"))
+    assert cli.main(["validate", "--runs", str(runs), "--data", "x", "--jobs", "1", "--profile", "smoke"]) == 2  # no ladder
+    assert no_reports[0]["given"] == {"data": "x", "config": None} and no_reports[0]["jobs"] == 1
+    fake_run(runs, "ladder", n=2)
+    assert cli.main(["verdict", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert "action: ship_hrp" in out and f"approval: {runs / 'approval.json'}" in out and f"index: {runs / 'index.html'}" in out
+
+
+def test_demo_is_the_smoke_validation(no_reports: list[dict[str, object]], tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--runs", str(tmp_path)]) == 2  # an empty folder has no verdict
+    assert no_reports[0]["profile"] == "smoke" and no_reports[0]["given"] == {"data": None, "config": None}
+    assert "there is no run of ladder" in capsys.readouterr().out
+
+
+def test_a_failed_report_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    from pil_research.research import validate
+
+    monkeypatch.setattr(validate, "validate", lambda *_, **__: [validate.Outcome(
+        report="guards", state="failed", seconds=1.0, headline="exit code 2: pil: BAD")])
+    monkeypatch.setattr(cli, "_result_text", lambda ladder: "ladder table; action: none")
+    passing_runs(tmp_path)
+    assert cli.main(["validate", "--runs", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "failed: guards: exit code 2" in shown.err and "ladder table; on the ladder alone: none" in shown.out
+    assert cli.main(["validate", "--gate", "--runs", str(tmp_path)]) == 2
+
+
+def test_doctor_looks_for_leaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from pil_research.research import leaks
+
+    monkeypatch.setattr(leaks, "leaks_command", lambda folder: (2, [f"looked at {folder}"]))
+    assert cli.main(["doctor", "--leaks", "panel"]) == 2 and "looked at panel" in capsys.readouterr().out
 
 
 def test_data_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

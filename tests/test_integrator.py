@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
@@ -957,3 +959,49 @@ def test_haircuts_and_orders_add_up() -> None:
             "limits",
             "ladder",
         }
+
+
+# ---------------------------------------------------------------- labels made when read
+
+
+def grown_history(panel: Panel, rows: int) -> History:
+    return History(panel.symbols, panel.sleeve_ids, panel.returns.to_numpy()[:rows], panel.target_array()[:rows],
+                   panel.dates.to_numpy()[:rows])
+
+
+@pytest.mark.parametrize("priced", [False, True])
+def test_labels_read_late_are_labels_read_at_once(priced: bool) -> None:
+    """The history grows, prices and positions change under it, the integrator decides on: the first decision stays."""
+
+    def first(made: Snapshot) -> tuple[PortfolioIntegrator, Decision]:
+        integrator = PortfolioIntegrator(CAPPED)
+        return integrator, integrator.build_target_book(made)
+
+    def asked() -> Snapshot:
+        price = pd.Series(50.0, index=list(PANEL.symbols)) if priced else None
+        held = pd.Series(0.0, index=list(PANEL.symbols))
+        held.iloc[0] = 1000.0
+        return replace(snapshot(PANEL, ROW), asset_returns=grown_history(PANEL, ROW), prices=price, positions=held)
+
+    at_once = first(asked())[1].to_dict()
+    made = asked()
+    integrator, late = first(made)
+    for row in (ROW, ROW + 1):
+        made.asset_returns.append(PANEL.dates[row].to_numpy(), PANEL.returns.to_numpy()[row], PANEL.target_array()[row])
+        integrator.build_target_book(replace(snapshot(PANEL, row + 1), asset_returns=made.asset_returns))
+    if made.prices is not None:
+        made.prices.iloc[:] = 99.0
+    assert made.positions is not None
+    made.positions.iloc[:] = -7.0
+    assert late.to_dict() == at_once and late.orders and late.alarms
+
+
+def test_a_live_decision_copies_pickles_and_refuses_changes() -> None:
+    d = decide(snapshot(PANEL, ROW))
+    assert pickle.loads(pickle.dumps(d)).to_dict() == d.to_dict() == copy.copy(d).to_dict()
+    assert replace(d, realised={"pnl": 1.0}).to_dict() == {**d.to_dict(), "realised": {"pnl": 1.0}}
+    with pytest.raises(FrozenInstanceError):
+        d.exposures = d.trades  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        d.nothing  # type: ignore[attr-defined]  # noqa: B018
+    assert isinstance(d, Decision) and d.exposures is d.exposures

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pil_research.config import PILConfig
-from pil_research.research import ladder_run, page, report, runner
+from pil_research.research import index, ladder_run, page, report, runner, templates
 from pil_research.research.example_study import ExampleStudy, example_study
 from pil_research.research.ladder_page import ladder_html, uplift_table
 from pil_research.research.ladder_result import LadderResult, ladder_result
@@ -159,18 +159,38 @@ def test_envelope_is_strict(run_folder: Path, change: dict, where: str) -> None:
 
 def test_index_lists_runs_and_flags_disagreement(run_folder: Path) -> None:
     runs = run_folder.parents[1]
-    text = report.build_index(runs).read_text()
+    text = index.build_index(runs).read_text()
     assert f'href="ladder/{RUN}/report.html"' in text and 'role="alert"' not in text
     other = json.loads((run_folder / "result.json").read_text())
     second = runs / "stress" / "20260303T203000Z-00aa11"
     second.mkdir(parents=True)
     changed = {**other, "report": "stress", "run_id": second.name, "config_hash": "sha256:" + "0" * 64}
     (second / "result.json").write_text(json.dumps(changed))
-    assert 'role="alert"' in report.build_index(runs).read_text()
+    assert 'role="alert"' in index.build_index(runs).read_text()
     (second / "result.json").write_text("{broken")
-    assert "damaged" in report.build_index(runs).read_text()
-    index = json.loads((runs / "index.json").read_text())
-    assert [r["run_id"] for r in index["runs"]][-1] == RUN and len(index["runs"]) == 2
+    assert "damaged" in index.build_index(runs).read_text()
+    book = json.loads((runs / "index.json").read_text())
+    assert [r["run_id"] for r in book["runs"]][-1] == RUN and len(book["runs"]) == 2
+
+
+def test_damage_is_found(run_folder: Path) -> None:
+    runs = run_folder.parents[1]
+    (run,) = report.read_runs(runs)
+    assert report.damage_of(runs, run) == [] and report.newest_runs([run])["ladder"]["run_id"] == RUN
+    (run_folder / "data" / "weights.parquet").unlink()
+    (run_folder / "config.toml").write_text("")
+    assert report.damage_of(runs, run) == ["config.toml was changed", "data/weights.parquet is gone"]
+    (run_folder / "result.json").unlink()
+    (run,) = report.read_runs(runs)
+    assert run["damaged"] and report.damage_of(runs, run) == ["result.json is absent"]
+
+
+def test_parameters_keep_no_folder(study: ExampleStudy, result: LadderResult, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "ladder" / RUN
+    ladder_run.write_ladder_run(result, study, study.panel_facts, PILConfig(), out, run_id=RUN,
+                                params={"data": str(tmp_path / "panel"), "config": "", "draws": 5})
+    assert json.loads((out / "result.json").read_text())["params"] == {"data": "panel", "config": "", "draws": 5}
+    assert str(tmp_path) not in (out / "report.html").read_text()
 
 
 def test_run_ids_sort_by_time_and_hide_the_machine() -> None:
@@ -194,6 +214,7 @@ def test_parameters_are_checked_before_anything_runs(given: dict, message: str) 
 @pytest.mark.parametrize("profile", ["smoke", "full"])
 def test_profiles_name_known_parameters(profile: str) -> None:
     assert runner.check_parameters("ladder", runner.load_profile("ladder", profile))["draws"] == 10_000
+    assert runner.TEMPLATES is templates.TEMPLATES  # the runner passes the names on
 
 
 def test_template_is_committed_without_outputs() -> None:

@@ -17,7 +17,7 @@ import pil_research.stages
 ROOT = Path(pil_research.__file__).parent
 RING = {"types": 0, "config": 1, "estimators": 2, "allocators": 3, "market": 4, "stages": 4, "estimate": 5,
         "base_weights": 6, "border": 6, "step": 7, "passport": 8, "book_state": 8,
-        "integrator": 9, "research": 10, "cli": 11, "__main__": 12}
+        "integrator": 9, "live": 9.5, "research": 10, "cli": 11, "__main__": 12}
 HEAVY = {"riskfolio", "skfolio", "sklearn", "cvxpy", "matplotlib", "papermill", "IPython", "nbdev", "fastcore", "numba",
          "statsmodels", "arch", "tqdm", "joblib", "pypfopt", "nbconvert"}
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name != "_modidx.py")
@@ -66,7 +66,7 @@ def test_the_live_path_imports_only_its_four_libraries(path: Path) -> None:
     assert third <= {"numpy", "pandas", "scipy", "exchange_calendars"}
 
 
-@pytest.mark.parametrize("module", ["integrator", "step", "config", "allocators", "estimators.covariance"])
+@pytest.mark.parametrize("module", ["integrator", "step", "config", "allocators", "estimators.covariance", "live"])
 def test_a_fresh_process_loads_nothing_heavy(module: str) -> None:
     code = (f"import sys, pandas; before = set(sys.modules); import pil_research.{module}; "
             "print(' '.join(sorted({m.split('.')[0] for m in set(sys.modules) - before})))")
@@ -84,3 +84,21 @@ def test_no_expected_return_enters_stages_0_to_6(name: str) -> None:
         if function.__module__ == module.__name__:
             hit = [a for a in inspect.signature(function).parameters if a in banned or a.startswith("expected")]
             assert not hit, f"{name}.{label} takes {hit}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "live").glob("*.py")), ids=name_of)
+def test_the_shell_reads_no_clock_and_no_chance(path: Path) -> None:
+    """Time comes with the snapshot, so that a replay, a paper run and a live day are the same code; nothing runs on reading."""
+    assert not imports_of(path) & {"time", "datetime", "random", "pickle", "threading", "logging", "socket", "subprocess"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not isinstance(node, (ast.Assert, ast.Global)), f"line {getattr(node, 'lineno', 0)}"
+        assert not isinstance(node, ast.ExceptHandler) or node.type is not None, f"line {node.lineno}: bare except"
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).split(".")[-1]
+            assert name not in {"now", "utcnow", "today", "default_rng", "eval", "exec", "print", "read_pickle"}, name
+
+
+def test_names_of_the_live_contract() -> None:
+    live = importlib.import_module("pil_research.live")
+    for name in ("StateStore", "LiveSession", "replay", "slots", "SlotCalendar", "SessionLimits", "replay_command"):
+        assert callable(getattr(live, name)) and name in live.__all__

@@ -42,12 +42,12 @@ def arguments(days: int = 10, config: PILConfig = FAST, first: int = 100) -> Arg
 
 def arrays(x: Any, path: str = "") -> list[tuple[str, np.ndarray]]:
     out = []
-    for f in fields(x):
-        v = getattr(x, f.name)
+    for name in x._fields if isinstance(x, tuple) else [f.name for f in fields(x)]:
+        v = getattr(x, name)
         if isinstance(v, np.ndarray):
-            out.append((path + f.name, v))
+            out.append((path + name, v))
         elif hasattr(v, "__dataclass_fields__"):
-            out += arrays(v, f"{path}{f.name}.")
+            out += arrays(v, f"{path}{name}.")
     return out
 
 
@@ -170,9 +170,9 @@ def test_smoothing_is_bounded() -> None:
 def test_the_last_line_refuses_a_book_above_its_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the cure failed, the step must raise rather than hand out the book."""
     p, s, x = arguments(config=CAPPED)
-    original = step_module.caps.cure_caps
+    original = step_module.caps.cure_within
     monkeypatch.setattr(
-        step_module.caps, "cure_caps", lambda book, **k: original(book, **k)._replace(book=book * 0.0 + 5.0)
+        step_module.caps, "cure_within", lambda book, *a: original(book, *a)._replace(book=book * 0.0 + 5.0)
     )
     with pytest.raises(InvariantError, match=".") as caught:
         step(p, s, x)
@@ -182,9 +182,9 @@ def test_the_last_line_refuses_a_book_above_its_caps(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_the_last_line_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
     p, s, x = arguments()
-    original = step_module.caps.cure_caps
+    original = step_module.caps.cure_within
     monkeypatch.setattr(
-        step_module.caps, "cure_caps", lambda book, **k: original(book, **k)._replace(book=book * 0.0 + bad)
+        step_module.caps, "cure_within", lambda book, *a: original(book, *a)._replace(book=book * 0.0 + bad)
     )
     with np.errstate(all="ignore"), pytest.raises((InvariantError, InputError), match="."):
         step(p, s, x)

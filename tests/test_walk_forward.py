@@ -311,15 +311,33 @@ def test_shapes_and_summary() -> None:
     assert len(w.final_states) == 2 and w.final_states[0].applied.shape == (1, 4)
 
 
+def test_exposures_are_kept_when_asked() -> None:
+    plain, off = Track(name="a", config=FAST), Track(name="off", config=FAST.replace(**{"vol_target.enabled": False}))
+    tracks = [plain, off, replace(plain, name="b", cost_scale=2.0)]
+    w = run_tracks(PANEL, tracks, keep_exposures=["b", "off"])
+    assert set(w.exposures) == {"b", "off"} and run_tracks(PANEL, [plain]).exposures == {}
+    for name, book in w.exposures.items():
+        assert book.shape == (len(w.dates), len(PANEL.symbols)) and list(book.columns) == list(PANEL.symbols)
+        np.testing.assert_allclose(book.abs().sum(axis=1), w.gross_exposure[name], rtol=0, atol=1e-15)
+        earned = (book * PANEL.returns.loc[w.dates].fillna(0.0)).sum(axis=1)
+        np.testing.assert_allclose(earned, w.gross_returns[name], rtol=0, atol=1e-15)
+    one = w.select({"b": "other", "a": "first"})
+    assert list(one.exposures) == ["other"] and one.exposures["other"] is w.exposures["b"]
+    with pytest.raises(InputError, match="no track") as caught:
+        run_tracks(PANEL, tracks, keep_exposures=["B"])
+    assert caught.value.code == "UNKNOWN_TRACK"
+
+
 def test_ladder_runs_every_rung_under_every_setting() -> None:
     study = ladder_study(PANEL, FAST, end=PANEL.dates[280])
-    assert study.rungs == tuple(RUNGS) and set(study.base.names) == set(RUNGS)
+    rungs = (*RUNGS, "legacy")
+    assert study.rungs == rungs and study.base.names == rungs
     for name in ("lag1", "cost0", "cost2", "expanding", "no_regime"):
-        assert set(getattr(study, name).names) == set(RUNGS) and len(getattr(study, name).dates) == len(
-            study.base.dates
-        )
-    assert (study.cost0.costs == 0.0).all().all() and (study.no_regime.vol_target == 0.10).all().all()
+        assert getattr(study, name).names == rungs and len(getattr(study, name).dates) == len(study.base.dates)
+    assert (study.cost0.costs == 0.0).all().all()
+    assert (study.no_regime.vol_target[list(RUNGS)] == 0.10).all().all()
     np.testing.assert_allclose(study.base.sleeve_weights["1/N-risk"].to_numpy(), 0.25, atol=1e-12)
+    assert np.isfinite(study.base.table()["net_sharpe"]).all() and np.isnan(study.base.table().loc["legacy", "effective_n"])
 
 
 def test_whole_lots() -> None:

@@ -20,9 +20,10 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "_docs"
 GROUPS = {
-    "stages": ("Stages", "One lesson a stage, in the order of their numbers; then how they are put together.", r"[123]\d"),
+    "stages": ("Stages", "One lesson a stage, in the order of their numbers; then how they are put together.", r"[12]\d"),
+    "live": ("Live", "State that survives a crash, the session calendar, one slot at a time, replay.", r"3\d"),
     "estimates": ("Estimates and allocators", "What the stages read: values, configuration, estimators, allocators.", r"0\d"),
-    "research": ("Research", "Data, reference sleeves, metrics, walk-forward, reports, command line.", r"[456]\d")}
+    "research": ("Research", "Data, reference sleeves, walk-forward, the gates, verdict, reports, command line.", r"[456]\d")}
 LOADS = re.compile(r'<(?:script|img|iframe|source)[^>]+src="(?:https?:)?//|<link[^>]+href="(?:https?:)?//'
                    r'|<style[^>]*>[^<]*@import')
 
@@ -81,13 +82,13 @@ def modules() -> list[str]:
 def api_pages(source: Path) -> str:
     """One page a module; returns the contents page."""
     (source / "api").mkdir()
-    rows = {"Core": [], "Stages": [], "Estimators and allocators": [], "Research": []}
+    rows = {"Core": [], "Stages": [], "Estimators and allocators": [], "Live": [], "Research": []}
     for name in modules():
         short = name.removeprefix("pil_research.")
         text = "\n".join([f"# {short}", "", "```{eval-rst}", f".. automodule:: {name}", "   :members:", "```", ""])
         (source / "api" / f"{short}.md").write_text(text, encoding="utf-8")
         kind = {"stages": "Stages", "estimators": "Estimators and allocators", "allocators": "Estimators and allocators",
-                "research": "Research"}.get(short.split(".")[0], "Core")
+                "live": "Live", "research": "Research"}.get(short.split(".")[0], "Core")
         rows[kind].append(f"api/{short}")
     parts = ["# API reference", "", "Public names, by module. Shapes, units and errors are in each entry.", ""]
     for kind, members in rows.items():

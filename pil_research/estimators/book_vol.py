@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,46 +43,47 @@ class _Tall:
 def _tall(x: Floats, w: Floats) -> _Tall:
     bars, m = x.shape
     squares, cubes, scaled, standard = np.zeros((4, bars))
-    gram, root_w = np.zeros((bars, bars)), np.sqrt(w)[:, None]
+    root_w = np.sqrt(w)[:, None]
     root, variance, own = np.empty_like(x), np.empty(m), 0.0
     for i in range(0, m, _TILE):
         tile = slice(i, i + _TILE)
-        y = x[:, tile] - w @ x[:, tile]
+        mean = w @ x[:, tile]
+        y = x[:, tile] - mean
         y2 = y * y
         v = w @ y2
-        v = np.where(v > 1e-28 * (w @ np.square(x[:, tile])), v, 0.0)
-        own += float((w @ np.square(y2)).sum() - v @ v)
-        squares += y2.sum(axis=1)
+        v = np.where(v > 1e-28 * (v + mean * mean), v, 0.0)
+        own += float(w @ np.vecdot(y2, y2) - v @ v)
+        squares += y2 @ np.ones(len(v))  # the quickest sum of rows
         s = np.sqrt(v)
-        inv = np.divide(1.0, s, out=np.zeros_like(s), where=s > 0.0)
+        inv = 1.0 / s if s.all() else np.divide(1.0, s, out=np.zeros_like(s), where=s > 0.0)
         scaled += y @ s
         standard += y @ inv
         y2 *= y
         cubes += y2 @ inv
         variance[tile] = v
-        part = np.multiply(y, root_w, out=root[:, tile])
-        if m >= bars:
-            gram += part @ part.T
-    norm = float(np.square(gram if m >= bars else root.T @ root).sum())
+        np.multiply(y, root_w, out=root[:, tile])
+    gram = root @ root.T if m >= bars else root.T @ root
+    norm = float(np.vdot(gram, gram))
     return _Tall(root=root, variance=variance, gram=norm, pi=float(w @ np.square(squares)) - norm, pi_own=own,
                  cubes=cubes, scaled=scaled, standard=standard)
 
 # %% ../../nbs/04_book_vol.ipynb #b3554641
 def _intensity(t: _Tall, w: Floats) -> tuple[float, float]:
     """Shrinkage intensity and mean correlation of the constant-correlation target."""
-    live = int((t.variance > 0.0).sum())
+    live = int(np.count_nonzero(t.variance))
     if live < 2:
         return 0.0, 0.0
     r = (float(w @ np.square(t.standard)) - live) / (live * (live - 1))
     if live == 2:
         return 0.0, r
     sss = float(w @ np.square(t.scaled))  # s' S s
-    fourth, total = float(np.square(t.variance).sum()), float(t.variance.sum())
+    fourth, total = float(t.variance @ t.variance), float(t.variance.sum())
     rho = t.pi_own + r * (float(w @ (t.cubes * t.scaled)) - sss - t.pi_own)
     gamma = r * r * total**2 + (1.0 - r * r) * fourth - 2.0 * (r * sss + (1.0 - r) * fourth) + t.gram
     if not gamma > 1e-14 * t.gram:
         return 0.0, r
-    return float(np.clip((t.pi - rho) / gamma * float(w @ w), 0.0, 1.0)), r
+    share = (t.pi - rho) / gamma * float(w @ w)
+    return (0.0 if share <= 0.0 else 1.0 if share >= 1.0 else share), r
 
 # %% ../../nbs/04_book_vol.ipynb #f3370459
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +99,16 @@ class _RiskFields:
     root: Floats | None = None  # (T, m) of the known symbols: complete windows
     dense: Floats | None = None  # (m, m): windows with gaps
     factors: FactorModel | None = None
+
+    @cached_property
+    def all_known(self) -> bool:
+        """Every symbol is known."""
+        return bool(self.known.all())
+
+    @cached_property
+    def known_sd(self) -> Floats:
+        """Deviations (m,) of the known symbols."""
+        return self.sd if self.all_known else np.asarray(self.sd[self.known])
 
     def covariance(self) -> Floats:
         """The dense matrix (M, M) per bar, NaN rows and columns for unknown symbols."""
@@ -115,7 +127,7 @@ class _RiskFields:
             return self.factors.covariance()
         if self.root is None:
             return np.empty((0, 0)) if self.dense is None else self.dense
-        s = self.sd[self.known]
+        s = self.known_sd
         target = self.mean_correlation * np.outer(s, s)
         np.fill_diagonal(target, s * s)
         return np.asarray(self.delta * target + (1.0 - self.delta) * (self.root.T @ self.root))
@@ -136,7 +148,8 @@ def _check_window(x: Floats, model: str, complete: bool) -> None:
 def _moves(x: Floats, complete: bool) -> NDArray[np.bool_]:
     """Columns with two different values; a frozen price is not a riskless one."""
     if complete:
-        return np.asarray(x.max(axis=0) > x.min(axis=0))
+        ends = x[0] != x[-1]  # as a rule that settles it
+        return ends if np.count_nonzero(ends) == len(ends) else np.asarray(x.max(axis=0) > x.min(axis=0))
     return np.asarray(np.fmax.reduce(x, axis=0) > np.fmin.reduce(x, axis=0))  # these pass over NaN
 
 
@@ -172,7 +185,7 @@ def _known(x: Floats, model: str, min_obs: int) -> tuple[Floats, NDArray[np.bool
     _check_window(x, model, complete)
     n_obs = np.full(x.shape[1], len(x)) if complete else np.count_nonzero(x == x, axis=0)
     known = (n_obs >= max(min_obs, 2)) & _moves(x, complete)
-    return (x if known.all() else np.ascontiguousarray(x[:, known])), known, n_obs
+    return (x if np.count_nonzero(known) == len(known) else np.ascontiguousarray(x[:, known])), known, n_obs
 
 # %% ../../nbs/04_book_vol.ipynb #fca31cfc
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,7 +215,7 @@ class AssetRisk(_RiskFields):
 
     def _inner(self, weights: ArrayLike) -> Floats:
         w = np.asarray(weights, dtype=np.float64)
-        return w if self.known.all() else np.asarray(w[..., self.known])
+        return w if self.all_known else np.asarray(w[..., self.known])
 
     def variance(self, weights: ArrayLike) -> Floats:
         """Per-bar variance (...) of books (..., M)."""
@@ -211,9 +224,9 @@ class AssetRisk(_RiskFields):
             return self.factors.variance(w)
         if self.root is None:
             return np.asarray(np.maximum(np.vecdot(w @ self._known_covariance(), w), 0.0))
-        s, d, r = self.sd[self.known], self.delta, self.mean_correlation
-        p, ws = w @ self.root.T, w * s
-        target = r * np.square(ws.sum(axis=-1)) + (1.0 - r) * np.vecdot(ws, ws)
+        d, r = self.delta, self.mean_correlation
+        p, ws = w @ self.root.T, w * self.known_sd
+        target = r * np.square(np.add.reduce(ws, axis=-1)) + (1.0 - r) * np.vecdot(ws, ws)
         return np.asarray(np.maximum(d * target + (1.0 - d) * np.vecdot(p, p), 0.0))
 
     def vol(self, weights: ArrayLike) -> Floats:
@@ -222,13 +235,15 @@ class AssetRisk(_RiskFields):
 
     def stressed_vol(self, weights: ArrayLike) -> Floats:
         """Per-bar volatility if every correlation were 1 in the bad direction: the sum of |W| s."""
-        return np.asarray(np.abs(self._inner(weights)) @ self.sd[self.known])
+        return np.asarray(np.abs(self._inner(weights)) @ self.known_sd)
 
 
 def _risk(known: NDArray[np.bool_], n_obs: NDArray[np.int64], parts: dict[str, Any], own: Floats) -> AssetRisk:
     """The record, from the parts of the known symbols and their deviations."""
-    sd = np.full(len(known), np.nan)
-    sd[known] = own
+    sd = own
+    if len(own) < len(known):
+        sd = np.full(len(known), np.nan)
+        sd[known] = own
     return AssetRisk(sd=sd, known=known, n_obs=n_obs, **parts)
 
 # %% ../../nbs/04_book_vol.ipynb #099d7b63

@@ -5,6 +5,8 @@
 # %% ../../nbs/02_ewma.ipynb #29fa373e
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +30,7 @@ def ewma_weights(n: int, half_life: float | None) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (n,)
+        Not to be written to.
 
     Raises
     ------
@@ -45,8 +48,16 @@ def ewma_weights(n: int, half_life: float | None) -> NDArray[np.float64]:
     if not half_life > 0.0:
         raise InputError(f"half_life must be a positive number of bars, got {half_life!r}; use None for equal weights",
                          code="BAD_HALF_LIFE", field="half_life", value=half_life, limit="> 0")
+    return _decaying(n, float(half_life))
+
+
+@lru_cache(maxsize=64)
+def _decaying(n: int, half_life: float) -> NDArray[np.float64]:
+    """The weights, made once and read-only: every session asks for the same ones."""
     weights = np.exp2(-np.arange(n - 1, -1, -1.0) / half_life)
-    return np.asarray(weights / weights.sum())
+    weights /= weights.sum()
+    weights.flags.writeable = False
+    return weights
 
 # %% ../../nbs/02_ewma.ipynb #4428c883
 def _mean_square(squares: NDArray[np.float64], mask: NDArray[np.float64],

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from scipy.special import ndtr
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['Floats', 'Ints', 'Bools', 'average_ranks', 'step_ic', 'all_step_ics', 'skill_from_steps', 'skill_scores']
+__all__ = ['Floats', 'Ints', 'Bools', 'average_ranks', 'RankedTargets', 'rank_targets', 'RowMemory', 'Publications', 'step_ic',
+           'all_step_ics', 'step_ics', 'skill_from_steps', 'skill_scores']
 
 # %% ../../nbs/06_skill.ipynb #2fafcf5f
 Floats = NDArray[np.float64]
@@ -59,8 +61,9 @@ def average_ranks(values: ArrayLike) -> Floats:
 
 # %% ../../nbs/06_skill.ipynb #ffc5c346
 _UNIT = 1e12  # weights are compared as whole numbers of 1e-12
-_BLOCK = 32  # windows whose weights are numbered together
-_FEW = 8  # windows below which numbering does not pay
+_BLOCK = 16  # windows whose weights are put in order together
+_TILE = 1 << 15  # numbers worked on at a time
+_SMALL = 1 << 13  # pairs up to which putting them in order anew is quicker than moving one bar
 
 
 def _unit_weights(weights: Floats) -> Ints:
@@ -76,15 +79,13 @@ def _unit_weights(weights: Floats) -> Ints:
 
 
 def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
-    """Doubled average ranks of n rising `values` among each sleeve's valid entries (K, n), or one row for all.
+    """Doubled average ranks of n rising `values` among the valid ones of each row (R, n).
 
-    Also the number of entries and the sum of t^3 - t over ties of t entries, (K,) or (1,).
+    Also the number of valid ones (R,) and the sum of t^3 - t over ties of t of them, (R,), or (1,) without ties.
     """
     n = len(values)
-    count = np.arange(n + 1, dtype=np.int32)[None]
-    if not valid.all():
-        count = np.zeros((len(valid), n + 1), dtype=np.int32)
-        np.cumsum(valid, axis=1, dtype=np.int32, out=count[:, 1:])
+    count = np.zeros((len(valid), n + 1), dtype=np.int32)
+    np.cumsum(valid, axis=1, dtype=np.int32, out=count[:, 1:])
     ranks: Floats = 2.0 * count[:, 1:].astype(np.float64)
     total: Floats = count[:, -1].astype(np.float64)
     new = values[1:] != values[:-1]
@@ -99,141 +100,140 @@ def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[Floats, Floats, F
     t = (upto - below).astype(np.float64)
     return ranks, total, np.asarray((t * (t * t - 1.0)).sum(axis=1))
 
-# %% ../../nbs/06_skill.ipynb #2f490991
-def _by_sorting(codes: NDArray[Any], ranks: Floats, count: Floats) -> tuple[Floats, Floats]:
-    """Sums (K,) of doubled weight ranks times doubled return ranks, and of t^3 - t over ties of t weights."""
-    k, n = codes.shape
-    kind, bits = codes.dtype.type, (2 * n).bit_length()
-    key = codes << kind(bits)
-    key |= ranks.astype(kind)
-    if len(ranks) > 1:
-        np.putmask(key, codes == 0, kind((np.iinfo(kind).max >> bits) << bits))  # last, with rank 0
-    key.sort(axis=1)
-    theirs = (key & kind((1 << bits) - 1)).astype(np.float64)
-    key >>= kind(bits)
-    head = np.ones((k, n), dtype=np.bool_)
-    np.not_equal(key[:, 1:], key[:, :-1], out=head[:, 1:])
-    cross, ties = theirs @ np.arange(2.0, 2 * n + 1, 2.0), np.zeros(k)
-    tied = np.flatnonzero(np.count_nonzero(head, axis=1) - (count < n) < count)
-    if len(tied):
-        cross[tied], ties[tied] = _tied_sums(theirs[tied], head[tied], count[tied])
-    return cross, ties
-
-
-def _tied_sums(theirs: Floats, head: Bools, count: Floats) -> tuple[Floats, Floats]:
-    """The two sums where `head` (R, n) begins each run of equal weights."""
-    rows, n = theirs.shape
-    at = np.flatnonzero(head)
-    row = at // n
-    first = at - n * row
-    size = np.diff(at, append=rows * n).astype(np.float64)
-    cross = np.bincount(row, np.add.reduceat(theirs.ravel(), at) * (2.0 * first + size + 1.0), rows)
-    size[first >= count[row]] = 0.0  # no position
-    ties = np.bincount(row, size * (size * size - 1.0), rows)
-    return np.asarray(cross, dtype=np.float64), np.asarray(ties, dtype=np.float64)
-
 # %% ../../nbs/06_skill.ipynb #90ede12b
-class _Codes(NamedTuple):
-    """Weights as numbers: 0 for none, and a range of its own for each sleeve."""
+class RankedTargets(NamedTuple):
+    """Entries (publication x symbol, E in all) of each sleeve in rising order of weight."""
 
-    codes: Ints  # (K, L)
-    begin: Ints  # (K,) first number of each sleeve, less one
-    owner: Ints  # (C,) sleeve of each number
+    order: Ints  # (K, E) where each entry stands in the sums of a window
+    runs: Ints | None  # first place of each run of equal weights, sleeves one after the other; None without equal ones
+    begin: Ints  # (K,) first run of each sleeve
+    held: Bools | None  # (K, E) the entry is a position; None when all are
 
 
-def _coded(units: Ints) -> _Codes:
-    """Weights (K, L) numbered in rising order, equal ones alike."""
+def rank_targets(targets: Floats) -> RankedTargets:
+    """Put publications (G, K, M) in order; any positive scale, NaN where nothing was published."""
+    units = _unit_weights(np.ascontiguousarray(targets.swapaxes(0, 1))).reshape(targets.shape[1], -1)
     k, n = units.shape
     bits = n.bit_length()
     key = (units << bits) | np.arange(n)  # sorting brings the places along
     key.sort(axis=1)
-    place = (key & ((1 << bits) - 1)) + n * np.arange(k)[:, None]
+    order = key & ((1 << bits) - 1)
     key >>= bits
-    number = np.ones((k, n), dtype=np.int64)
-    np.not_equal(key[:, 1:], key[:, :-1], out=number[:, 1:], casting="unsafe")
-    np.cumsum(number, axis=1, out=number)
-    most = number[:, -1].copy()
-    begin = np.cumsum(most) - most
-    number += begin[:, None]
-    number[key == 0] = 0
-    codes = np.empty(k * n, dtype=np.int64)
-    codes[place] = number
-    return _Codes(codes.reshape(k, n), begin, np.repeat(np.arange(k), most))
+    head = np.ones((k, n), dtype=np.bool_)
+    np.not_equal(key[:, 1:], key[:, :-1], out=head[:, 1:])
+    lengths = np.count_nonzero(head, axis=1)
+    held = units != 0
+    if held.all():
+        held = None
+    else:
+        order += n * np.arange(k)[:, None]  # sums are kept by sleeve
+    return RankedTargets(order, None if lengths.sum() == k * n else np.flatnonzero(head), lengths.cumsum() - lengths, held)
+
+# %% ../../nbs/06_skill.ipynb #2f490991
+def _weight_sums(pairs: Ints, sums: Floats, ranked: RankedTargets) -> tuple[Floats, Floats]:
+    """Sums (D, K) of doubled weight ranks times doubled return ranks, and of t^3 - t over ties of t weights.
+
+    `pairs` (D, ...) of each entry and `sums` of their doubled return ranks, where `ranked.order` looks for them.
+    """
+    if ranked.runs is None:
+        single = bool(pairs.max(initial=0) <= 1)
+        few = max(_TILE // (len(pairs) * ranked.order.shape[1]), 1)  # sleeves at a time: temporaries stay in cache
+        parts = [_untied_sums(pairs.take(at, axis=1), sums.take(at, axis=1), single)
+                 for at in (ranked.order[i:i + few] for i in range(0, len(ranked.order), few))]
+        return parts[0] if len(parts) == 1 else (np.hstack([c for c, _ in parts]), np.hstack([t for _, t in parts]))
+    order, runs, begin = ranked.order.reshape(-1), ranked.runs, ranked.begin
+    size, total = (np.add.reduceat(x.take(order, axis=1), runs, axis=1) for x in (pairs, sums))
+    mean = size.cumsum(axis=1)
+    mean -= np.repeat(mean[:, begin] - size[:, begin], np.diff(begin, append=len(runs)), axis=1)
+    mean = 2 * mean - size + 1
+    ties = np.add.reduceat(size * (size * size - 1), begin, axis=1)
+    return np.add.reduceat(total * mean, begin, axis=1), ties.astype(np.float64)
 
 
-def _by_counting(codes: Ints, ranks: Floats, count: Floats, begin: Ints, owner: Ints) -> tuple[Floats, Floats]:
-    """As `_by_sorting`, for numbers from `_coded`."""
-    flat = codes.reshape(-1)
-    size = np.bincount(flat, minlength=len(owner) + 1)[1:]
-    total = np.bincount(flat, np.broadcast_to(ranks, codes.shape).reshape(-1), len(owner) + 1)[1:]
-    upto = np.cumsum(size)
-    upto -= (np.cumsum(count) - count).astype(np.int64)[owner]
-    total *= 2 * upto - size + 1  # twice the mean rank of each number
-    t = size.astype(np.float64)
-    return np.add.reduceat(total, begin), np.add.reduceat(t * (t * t - 1.0), begin)
+def _untied_sums(size: Ints, total: Floats, single: bool) -> tuple[Floats, Floats]:
+    """The two sums (D, K) where no entries (D, K, E) of a sleeve weigh alike; `single` where none has two pairs."""
+    mean = size.cumsum(axis=-1)
+    mean *= 2
+    if single:  # the mean rank of one pair is its place, and an entry without a pair adds nothing
+        return np.asarray(np.vecdot(total, mean)), np.zeros(size.shape[:-1])
+    mean -= size
+    mean += 1
+    return np.asarray(np.vecdot(total, mean)), np.vecdot(size, size * size - 1).astype(np.float64)
 
 # %% ../../nbs/06_skill.ipynb #808eb6ed
-def _window_ics(codes: NDArray[Any], values: NDArray[Any], ranges: tuple[Ints, Ints] | None) -> tuple[Floats, Floats]:
-    """Spearman (K,) of weights (K, n), 0 = none, with rising `values` (n,), and the number of pairs.
+def _window_ics(ranked: RankedTargets, entry: Ints, values: Floats, inside: Bools, symbols: int) -> Floats:
+    """Spearman (D, K) of weights with rising `values` (n,), for windows with the pairs `inside` (D, n).
 
-    `ranges` are `begin` and `owner` of numbered weights, to count them; without, any whole numbers are sorted.
+    `entry` (n,) is the entry of each pair.
     """
-    ranks, count, less = _return_ranks(codes != 0, values)
-    count = np.broadcast_to(count, len(codes))
-    cross, ties = _by_sorting(codes, ranks, count) if ranges is None else _by_counting(codes, ranks, count, *ranges)
+    n_windows, e, valid = len(inside), ranked.order.shape[1], inside
+    if ranked.held is not None:  # each sleeve has pairs of its own
+        valid = (inside[:, None, :] & ranked.held[:, entry]).reshape(-1, len(entry))
+    ranks, count, less = _return_ranks(valid, values)
+    place = (entry + e * np.arange(len(valid))[:, None]).reshape(-1)
+    pairs = np.bincount(place.compress(valid.reshape(-1)), minlength=e * len(valid)).reshape(n_windows, -1)
+    sums: Floats = np.bincount(place, (ranks * valid).reshape(-1), e * len(valid)).reshape(n_windows, -1)  # type: ignore[assignment]
+    cross, ties = _weight_sums(pairs, sums, ranked)
+    count, less = count.reshape(n_windows, -1), less.reshape(-1, len(valid) // n_windows if len(less) > 1 else 1)
     spread = count * (count * count - 1.0)
     scale = np.sqrt(((spread - ties) / 3.0) * ((spread - less) / 3.0))
-    out = np.full(len(codes), np.nan)
-    np.divide(cross - count * np.square(count + 1.0), scale, out=out, where=scale > 0.0)
-    return out, count
+    names = np.count_nonzero(pairs.reshape(n_windows, -1, e // symbols, symbols).any(axis=2), axis=-1)
+    out = np.full(cross.shape, np.nan)
+    np.divide(cross - count * np.square(count + 1.0), scale, out=out, where=(scale > 0.0) & (names >= 3))
+    return out
 
 # %% ../../nbs/06_skill.ipynb #de5b2675
-def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int) -> Floats:
+class RowMemory:
+    """What was put in order last: publications, and the pairs of one window. Rows of a history never change, so their
+    numbers say exactly which ones it was."""
+
+    def __init__(self) -> None:
+        self.key, self.ranked = b"", RankedTargets(*(np.empty((0, 0), dtype=np.int64),) * 3, None)
+        self.bars, self.values, self.places = (0, 0), np.empty(0), np.empty(0, dtype=np.int64)
+
+
+class Publications(NamedTuple):
+    """Which row of a history published the target that stands at each row."""
+
+    row: Ints  # (T,)
+    start: int  # number of the first of these rows in the history
+    memory: RowMemory
+
+
+def _sorted_pairs(scaled: Floats, start: int, memory: RowMemory) -> tuple[Floats, Ints]:
+    """Finite returns of rows (rows, M), the first being row `start`, in rising order, and their places."""
+    rows, m = scaled.shape
+    bars, values, places = (start, start + rows), memory.values, memory.places
+    flat = scaled.reshape(-1)
+    if memory.bars == (start - 1, start - 1 + rows) and scaled.size > _SMALL and rows > 1:
+        stays = places >= m
+        values, places = values[stays], places[stays] - m
+        order = scaled[-1].argsort()[:np.count_nonzero(np.isfinite(scaled[-1]))]
+        new = scaled[-1][order]
+        at = values.searchsorted(new)
+        values, places = np.insert(values, at, new), np.insert(places, at, order + m * (rows - 1))
+    elif memory.bars != bars:
+        places = flat.argsort()[:np.count_nonzero(np.isfinite(flat))]
+        values = flat[places]
+    memory.bars, memory.values, memory.places = bars, values, places
+    return values, places
+
+
+def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int, published: Publications) -> Floats:
     """IC (D, K) of windows of `step` rows from `at`; weights (rows, K, M), scaled returns (rows, M), NaN absent."""
-    k, m = weights.shape[1:]
-    units = _unit_weights(np.ascontiguousarray(weights.swapaxes(0, 1))).reshape(k, -1)
-    codes, ranges = _prepared(units, len(at), step * m)
-    n, bits = step * m, (step * m).bit_length()
-    came = _numbered(scaled.reshape(-1))
-    kind = np.int32 if int(came.max()).bit_length() + bits < 32 else np.int64
-    keys = came.astype(kind)[(at * m)[:, None] + np.arange(n)]
-    keys <<= kind(bits)
-    keys |= np.arange(n, dtype=kind)
-    keys.sort(axis=1)
-    out = np.full((len(at), k), np.nan)
-    for i, a in enumerate(at.tolist()):
-        values = keys[i] >> kind(bits)
-        here = int(np.searchsorted(values, 1))
-        if here < n:
-            places = (keys[i, here:] & kind((1 << bits) - 1)).astype(np.intp)
-            ics, count = _window_ics(codes.take(places + a * m, axis=1), values[here:], ranges)
-            few = np.flatnonzero(count <= 2 * step)  # more pairs than that are at least three names
-            if len(few):
-                pairs = (codes[few, a * m:a * m + n] != 0) & (came[a * m:a * m + n] != 0)
-                ics[few[pairs.reshape(len(few), step, m).any(axis=1).sum(axis=1) < 3]] = np.nan
-            out[i] = ics
-    return out
-
-
-def _prepared(units: Ints, windows: int, n: int) -> tuple[NDArray[Any], tuple[Ints, Ints] | None]:
-    """Weights as `_window_ics` takes them, the quicker way: numbered where it pays, small where they fit."""
-    if windows <= _FEW:
-        return units, None
-    coded = _coded(units)
-    if len(coded.owner) < n * len(units):
-        return coded.codes, (coded.begin, coded.owner)
-    small = len(coded.owner).bit_length() + (2 * n).bit_length() < 31
-    return (coded.codes.astype(np.int32) if small else coded.codes), None
-
-
-def _numbered(values: Floats) -> Ints:
-    """Values (L,) as 1, 2, ... in rising order, equal ones alike; 0 where not finite."""
-    order = values.argsort()[:np.count_nonzero(np.isfinite(values))]
-    new = np.ones(len(order), dtype=np.int64)
-    new[1:] = values[order[1:]] != values[order[:-1]]
-    out = np.zeros(len(values), dtype=np.int64)
-    out[order] = np.cumsum(new)
-    return out
+    m = scaled.shape[1]
+    first = np.flatnonzero(np.diff(published.row, prepend=-1))  # a row of each publication
+    key, memory = published.row[first].tobytes(), published.memory
+    if memory.key != key:
+        memory.key, memory.ranked = key, rank_targets(weights[first])
+    ranked = memory.ranked
+    values, places = _sorted_pairs(scaled, published.start, memory)
+    bar = places // m
+    number = np.repeat(np.arange(len(first)), np.diff(first, append=len(weights)))
+    entry = places + m * (number - np.arange(len(weights)))[bar]
+    few = max(_TILE // ranked.order.size, 1)
+    parts = (at[i:i + few, None] for i in range(0, len(at), few))
+    return np.concatenate([_window_ics(ranked, entry, values, (bar >= a) & (bar < a + step), m) for a in parts])
 
 # %% ../../nbs/06_skill.ipynb #692bb7d0
 def step_ic(weights: ArrayLike, scaled_returns: ArrayLike) -> Floats:
@@ -265,7 +265,8 @@ def step_ic(weights: ArrayLike, scaled_returns: ArrayLike) -> Floats:
         raise InputError(f"weights must be finite (S, K, M) and scaled_returns (S, M), got {w.shape} and {r.shape}",
                          code="BAD_SHAPE", field="weights", value=w.shape, limit="(S, K, M)")
     flat = np.where(np.isfinite(r), r, np.nan)
-    return np.asarray(_ics_in_block(w, flat, np.zeros(1, dtype=np.int64), len(w))[0])
+    every = Publications(np.arange(len(w)), 0, RowMemory())
+    return np.asarray(_ics_in_block(w, flat, np.zeros(1, dtype=np.int64), len(w), every)[0])
 
 # %% ../../nbs/06_skill.ipynb #e8c9edc9
 def all_step_ics(targets: ArrayLike, returns: ArrayLike, sd: ArrayLike, step: int = 21, *,
@@ -303,20 +304,25 @@ def all_step_ics(targets: ArrayLike, returns: ArrayLike, sd: ArrayLike, step: in
     out = np.full(w.shape[:2], np.nan)
     rows = np.arange(step, len(r)) if ends is None else np.asarray(ends, dtype=np.int64)
     rows = rows[rows >= step]
-    if len(rows):
-        out[rows] = _ics_at(w, r, s, rows - step, step)
+    new = np.concatenate([[True], (w[1:] != w[:-1]).any(axis=(1, 2))])[:len(w)]
+    published = Publications(np.maximum.accumulate(np.where(new, np.arange(len(w)), 0)), 0, RowMemory())
+    out[rows] = step_ics(w, r, s, rows, step, published)
     return out
 
 # %% ../../nbs/06_skill.ipynb #7f8a44e7
-def _ics_at(w: Floats, r: Floats, s: Floats, at: Ints, step: int) -> Floats:
-    """IC of windows of `step` lagged rows that begin at `at`, block by block."""
-    good = (s[:-1] > 0.0) & np.isfinite(s[:-1]) & np.isfinite(r[1:])
-    scaled = np.divide(r[1:], s[:-1], out=np.full_like(r[1:], np.nan), where=good)
-    parts = []
-    for first in range(0, len(at), _BLOCK):
-        rows = at[first:first + _BLOCK]
-        low, high = int(rows.min()), int(rows.max()) + step
-        parts.append(_ics_in_block(w[low:high], scaled[low:high], rows - low, step))
+def step_ics(targets: Floats, returns: Floats, sd: Floats, ends: Ints, step: int, published: Publications) -> Floats:
+    """IC (D, K) of the steps that end at `ends`, none before row `step`, block by block.
+
+    The inner layer of `all_step_ics`: no checks. A caller that keeps `published` saves the ordering of weights.
+    """
+    good = (sd[:-1] > 0.0) & np.isfinite(sd[:-1]) & np.isfinite(returns[1:])
+    scaled = np.divide(returns[1:], sd[:-1], out=np.full_like(returns[1:], np.nan), where=good)
+    parts = [np.empty((0, targets.shape[1]))]
+    for i in range(0, len(ends), _BLOCK):
+        at = ends[i:i + _BLOCK] - step
+        rows = slice(int(at.min()), int(at.max()) + step)
+        block = published._replace(row=published.row[rows], start=published.start + rows.start)
+        parts.append(_ics_in_block(targets[rows], scaled[rows], at - rows.start, step, block))
     return np.concatenate(parts)
 
 # %% ../../nbs/06_skill.ipynb #b95bb633
@@ -346,18 +352,25 @@ def skill_from_steps(ics: ArrayLike, *, step: int = 21, half_life: float = 63.0,
     SPEC section 3 (skill).
     """
     x = np.asarray(ics, dtype=np.float64)
-    n = x.shape[-1]
     here = np.isfinite(x)
-    w = here * np.exp2(-step * np.arange(n - 1, -1, -1.0) / half_life)
+    w = here * _step_weights(x.shape[-1], step, half_life)
     mass = w.sum(axis=-1, keepdims=True)
     w = np.divide(w, mass, out=np.zeros_like(w), where=mass > 0.0)
     filled = np.where(here, x, 0.0)
     mean = np.vecdot(w, filled)
-    spread = np.vecdot(w, np.square(np.where(here, filled - mean[..., None], 0.0)))
+    spread = np.vecdot(w, np.square(filled - mean[..., None]))  # the weight is 0 where there is no evidence
     se = np.sqrt(spread * np.vecdot(w, w))
-    enough = (here.sum(axis=-1) >= min_steps) & (se > 1e-12)
+    enough = (np.count_nonzero(here, axis=-1) >= min_steps) & (se > 1e-12)
     z = np.divide(mean, se, out=np.zeros_like(mean), where=enough)
     return z, np.asarray(ndtr(z))
+
+
+@lru_cache(maxsize=16)
+def _step_weights(n: int, step: int, half_life: float) -> Floats:
+    """Weights of n steps by age, newest last; not to be written to."""
+    weights = np.exp2(-step * np.arange(n - 1, -1, -1.0) / half_life)
+    weights.flags.writeable = False
+    return weights
 
 # %% ../../nbs/06_skill.ipynb #cc69e5a8
 def skill_scores(ics: ArrayLike, rows: ArrayLike, *, step: int = 21, half_life: float = 63.0, window: int = 504,
@@ -382,5 +395,7 @@ def skill_scores(ics: ArrayLike, rows: ArrayLike, *, step: int = 21, half_life: 
     x = np.asarray(ics, dtype=np.float64)
     t = np.asarray(rows, dtype=np.int64)
     back = t[:, None] - 1 - step * np.arange(window // step - 1, -1, -1)
-    steps = np.where((back >= 0)[..., None], x[np.clip(back, 0, len(x) - 1)], np.nan)
-    return skill_from_steps(np.moveaxis(steps, 1, -1), step=step, half_life=half_life, min_steps=min_steps)
+    steps = x.take(back, axis=0, mode="clip")
+    if back.size and back.min() < 0:
+        steps = np.where((back >= 0)[..., None], steps, np.nan)
+    return skill_from_steps(steps.swapaxes(1, 2), step=step, half_life=half_life, min_steps=min_steps)

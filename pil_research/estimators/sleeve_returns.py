@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..types import InputError, check_name
 
 # %% auto #0
-__all__ = ['Floats', 'SleeveReturns', 'sleeve_returns_row', 'gap_bars_of', 'estimation_returns', 'sleeve_return_matrix',
-           'StrategyReturnTracker']
+__all__ = ['Floats', 'SleeveReturns', 'bar_returns', 'sleeve_returns_row', 'gap_bars_of', 'estimation_returns',
+           'sleeve_return_matrix', 'StrategyReturnTracker']
 
 # %% ../../nbs/05_sleeve_returns.ipynb #811c7ca1
 Floats = NDArray[np.float64]
@@ -33,22 +33,26 @@ class SleeveReturns:
     gap: Floats  # (T, K) most bars that a return in it spans; 1 = ordinary
 
 
-def _bar_returns(w: Floats, ret: Floats, gap: Floats, coverage: float) -> SleeveReturns:
-    """Bars (..., K) from the weights held into them (..., K, M) and their returns (..., M)."""
+def bar_returns(w: Floats, ret: Floats, gap: Floats, coverage: float) -> SleeveReturns:
+    """Bars (..., K) from the weights held into them (..., K, M) and their returns (..., M).
+
+    The inner layer of `sleeve_return_matrix` and `sleeve_returns_row`: no checks.
+    """
     size = np.abs(w)
     gross = size.sum(axis=-1)
-    here = ~np.isnan(ret)
+    here = ret == ret  # NaN is not equal to itself
     got = np.where(here, ret, 0.0)
     covered = np.matvec(size, here.astype(np.float64))
     flat = gross <= _FLAT
-    known = ~np.isnan(gross)
-    enough = known & ~flat & (np.round(covered - coverage * gross, 10) >= 0.0) & (covered > 0.0)
+    enough = (gross == gross) & ~flat & (np.round(covered - coverage * gross, 10) >= 0.0) & (covered > 0.0)
     spans = np.where(here, gap, 1.0)
-    raw, values = np.full(gross.shape, np.nan), np.full(gross.shape, np.nan)
+    raw = np.full(gross.shape, np.nan)
     np.divide(np.matvec(w, got), covered, out=raw, where=enough)
-    np.divide(np.matvec(w, got / np.sqrt(spans)), covered, out=values, where=enough)
+    values, widest = raw.copy(), np.ones(gross.shape)
+    if (spans > 1.0).any():
+        np.divide(np.matvec(w, got / np.sqrt(spans)), covered, out=values, where=enough)
+        widest = np.where(size > 0.0, spans[..., None, :], 1.0).max(axis=-1)
     raw[flat] = 0.0
-    widest = np.where(size > 0.0, spans[..., None, :], 1.0).max(axis=-1)
     return SleeveReturns(values=values, raw=raw, flat=flat, gap=widest)
 
 # %% ../../nbs/05_sleeve_returns.ipynb #1e15b22d
@@ -84,7 +88,7 @@ def sleeve_returns_row(w_prev: ArrayLike, ret: ArrayLike, gap: ArrayLike | None 
     w, r = np.asarray(w_prev, dtype=np.float64), np.asarray(ret, dtype=np.float64)
     _check(w[None], r[None])
     span = np.ones_like(r) if gap is None else np.asarray(gap, dtype=np.float64)
-    return _bar_returns(w, r, span, coverage)
+    return bar_returns(w, r, span, coverage)
 
 
 def _check(targets: Floats, returns: Floats) -> None:
@@ -168,7 +172,7 @@ def sleeve_return_matrix(targets: ArrayLike, returns: ArrayLike, *, coverage: fl
     gap = gap_bars_of(r) if gap_bars is None else np.asarray(gap_bars, dtype=np.float64)
     held = np.concatenate([np.full((1, *w.shape[1:]), np.nan), _published(w)[:-1]])
     step = max(1, (1 << 18) // max(1, w.shape[1] * w.shape[2]))
-    parts = [_bar_returns(held[i:i + step], r[i:i + step], gap[i:i + step], coverage)
+    parts = [bar_returns(held[i:i + step], r[i:i + step], gap[i:i + step], coverage)
              for i in range(0, len(r), step)]
     return SleeveReturns(values=np.concatenate([p.values for p in parts]), raw=np.concatenate([p.raw for p in parts]),
                          flat=np.concatenate([p.flat for p in parts]), gap=np.concatenate([p.gap for p in parts]))

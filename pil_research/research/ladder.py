@@ -18,12 +18,12 @@ from .sharpe_tests import SharpeDifference, block_length, bootstrap_sharpes, fro
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['CHALLENGER', 'BENCHMARK', 'GATE', 'N_DRAWS', 'Tracks', 'Study', 'compare', 'LadderVerdict', 'ladder_verdict',
-           'signed', 'rung_table', 'weight_noise', 'cost_table', 'vol_table', 'variant_table', 'year_table',
-           'mean_correlation', 'crisis_bars', 'uplift_facts']
+__all__ = ['CHALLENGER', 'BENCHMARK', 'LEGACY', 'GATE', 'N_DRAWS', 'Tracks', 'Study', 'compare', 'LadderVerdict',
+           'ladder_verdict', 'signed', 'rung_table', 'weight_noise', 'cost_table', 'vol_table', 'variant_table',
+           'year_table', 'mean_correlation', 'crisis_bars', 'uplift_facts']
 
 # %% ../../nbs/50d_ladder.ipynb #7b0c15b7
-CHALLENGER, BENCHMARK = "HRP", "1/N-risk"
+CHALLENGER, BENCHMARK, LEGACY = "HRP", "1/N-risk", "legacy"
 GATE = 0.90  # P(better) that passes; SPEC 7.1
 N_DRAWS = 10_000
 
@@ -183,7 +183,7 @@ def rung_table(study: Study, lag0: pd.DataFrame, lag1: pd.DataFrame, *, bars_per
         "max_drawdown": max_drawdown(t.returns[names]),
         "turnover": t.turnover[names].mean() * bars_per_year,
         "cost_bps": t.costs[names].mean() * bars_per_year * 1e4})
-    weights = {n: t.sleeve_weights[n].fillna(0.0) for n in names if n in t.sleeve_weights}
+    weights = {n: t.sleeve_weights[n].fillna(0.0) for n in names if t.sleeve_weights[n].notna().to_numpy().any()}
     out["effective_n"] = pd.Series({n: float(np.nanmean(effective_n(w))) for n, w in weights.items()})
     out["weight_noise"] = pd.Series({n: weight_noise(w) for n, w in weights.items()})
     out["days_flat"] = pd.Series({n: int((t.gross_exposure[n] < 1e-9).sum()) for n in names})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .ladder import BENCHMARK, CHALLENGER, Study, signed
+from .ladder import BENCHMARK, CHALLENGER, LEGACY, Study, signed
 from .ladder_result import LadderResult
 from .metrics import diversification_uplift, drawdowns
 from pil_research.research.page import (
@@ -83,7 +83,8 @@ def _value_section(result: LadderResult, study: Study) -> str:
     best = str(total.idxmax())
     value = figure_html(svg(fig, "value", "Compounded net return of every rung"),
                         f"Compounded net return, lag 0: HRP {signed(total[CHALLENGER], 0)} %, 1/N-risk "
-                        f"{signed(total[BENCHMARK], 0)} %, highest {best} {signed(total[best], 0)} %.")
+                        f"{signed(total[BENCHMARK], 0)} %, highest {best} {signed(total[best], 0)} %. Rungs do not run at equal "
+                        "risk: see Vol.")
     fig, ax = figure(5.6, 3.0)
     dd = drawdowns(r)
     plot_underwater(dd, ax=ax)
@@ -178,8 +179,9 @@ def _variants_section(result: LadderResult) -> str:
     p = [float(t["prob_better"][CHALLENGER]) for t in (result.expanding, result.no_regime)]
     left = table_html(result.expanding, VARIANT, caption="Expanding window instead of rolling 252, lag 0, 1× cost.")
     right = table_html(result.no_regime, VARIANT, caption="Regime detector off, rolling window, lag 0, 1× cost.")
+    same = " legacy is the same track under all three." if LEGACY in result.rungs.index else ""
     return section_html("The same ladder under other settings", left, right, intro=f"Reported, not gated. P(HRP better) is "
-                        f"{p[0]:.2f} with an expanding window and {p[1]:.2f} with the detector off.")
+                        f"{p[0]:.2f} with an expanding window and {p[1]:.2f} with the detector off.{same}")
 
 
 def _years_section(result: LadderResult) -> str:
@@ -188,6 +190,28 @@ def _years_section(result: LadderResult) -> str:
     table = table_html(y, {str(c): (str(c), ".1%") for c in y.columns}, corner="year", strong=(),
                        caption="Compounded net return in per cent; the first and last year may be partial.")
     return section_html("Calendar years", table, intro=f"HRP was ahead of 1/N-risk in {wins} of {len(y)} years.")
+
+# %% ../../nbs/58b_ladder_page.ipynb #d02f640d
+def _legacy_section(result: LadderResult, study: Study) -> str:
+    r, vol = result.rungs.loc[LEGACY], result.vols.loc[LEGACY]
+    p = [float(t["prob_better"][LEGACY]) for t in result.by_lag.values()]
+    intro = (f"legacy is the allocator that PIL replaces (SPEC section 6), over the same sessions with the same account and "
+             f"costs. Net Sharpe {number(r['net_sharpe_lag0'])} at lag 0 and {number(r['net_sharpe_lag1'])} at lag 1; P(better "
+             f"than {BENCHMARK}) {number(p[0])} and {number(p[1])}. It aims at 15 % before Kelly and then sizes every order "
+             f"again by its own volatility: the executed book ran at {number(vol['executed_vol'], '.1%')} %, "
+             f"{number(vol['share_of_target'], '.0%')} % of kelly × 15 %. With an expanding window, or with the detector off, it "
+             "is the same track: neither reaches its executed book. It is not a configuration and not a candidate, so the "
+             "trial ledger does not count it. What it does not have is shown as a dash.")
+    f = study.panel_facts.get("legacy")
+    return section_html("The replaced path", "" if f is None else facts_html(_legacy_facts(f, study)), intro=intro)
+
+
+def _legacy_facts(f: Mapping[str, Any], study: Study) -> dict[str, str]:
+    t = study.base.throttle[LEGACY]
+    return {"Orders dropped because the realised volatility was 0": f"{100 * f['dropped_share']:.1f} %",
+            "Sessions on a window cut to the shortest history": f"{100 * f['truncated_share']:.1f} %",
+            "Sessions at half size / flat (throttle 0.5 / 0)": f"{int((t == 0.5).sum()):,} / {int((t == 0.0).sum()):,}",
+            "Times an operator re-armed it after a 15 % drawdown (lag 0, 1×)": f"{f['rearmed']['base']:,}"}
 
 # %% ../../nbs/58b_ladder_page.ipynb #75581768
 SEED_UPLIFT = {3: (1.04, 0.82, 0.71), 5: (1.34, 1.00, 0.82), 8: (1.70, 1.13, 0.88)}  # seed section 8, SR 0.6
@@ -228,7 +252,7 @@ def _uplift_section(result: LadderResult) -> str:
 
 # %% ../../nbs/58b_ladder_page.ipynb #228b3386
 METHOD = (
-    "Every rung runs the same Stages 2 to 8; only Stage 1 differs. 1/N-risk: equal weights after Stage 0, no tilts; "
+    "Every rung but legacy runs the same Stages 2 to 8; only Stage 1 differs. 1/N-risk: equal weights after Stage 0, no tilts; "
     "1/N tilted: the same with the skill and regime tilts of the other rungs; "
     "1/N nominal: no Stage 0. Lag 0: decided on data to t−1, earns bar t. Lag 1: the same decision earns bar t+1. "
     "All rungs start on the same session with the same account; equity is chained, never restarted. Rule (SPEC 7.1): PASS "
@@ -280,8 +304,11 @@ def ladder_html(result: LadderResult, study: Study, facts: Mapping[str, Any], ru
     full = section_html("All numbers of the rung table", table_html(
         result.rungs, {str(c): (str(c), ".4g") for c in result.rungs.columns}, caption="Raw units: fractions, annualised."),
         folded=True)
+    known = LEGACY in study.base.names
+    subtitle = "Same stages, same data, same costs; only Stage 1, the weights of the sleeves, differs."
     return page_html("Walk-forward ladder: does HRP beat 1/N-risk?", _first_screen(result, facts, run),
                      _value_section(result, study), _cost_section(result), _vol_section(result, study),
                      _weights_section(result, study), _binding_section(result, study), _variants_section(result),
-                     _years_section(result), _uplift_section(result), _data_section(result, facts, run), full,
-                     subtitle="Same stages, same data, same costs; only Stage 1, the weights of the sleeves, differs.")
+                     _legacy_section(result, study) if known else "", _years_section(result), _uplift_section(result),
+                     _data_section(result, facts, run), full,
+                     subtitle=subtitle + (" Beside them the path they replace, legacy." if known else ""))

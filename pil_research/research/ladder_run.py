@@ -42,10 +42,11 @@ def write_ladder_run(result: LadderResult, study: Study, facts: Mapping[str, Any
 
 
 def _frames(study: Study) -> dict[str, pd.DataFrame]:
-    """Net and gross returns and costs wide (date x rung), sleeve weights long; fractions."""
+    """Net and gross returns and costs wide (date x rung), sleeve weights long, of rungs that have any; fractions."""
     t = study.base
     wide = {"net_returns_lag0": t.returns, "net_returns_lag1": study.lag1.returns, "gross_returns": t.gross_returns,
             "costs": t.costs, "turnover": t.turnover, "leverage": t.leverage, "governor": t.governor}
     out = {name: frame[list(t.names)].rename_axis("date") for name, frame in wide.items()}
-    long = pd.concat(dict(t.sleeve_weights), names=["rung", "date"]).reset_index()
+    weighed = {n: w for n, w in t.sleeve_weights.items() if w.notna().to_numpy().any()}
+    long = pd.concat(weighed, names=["rung", "date"]).reset_index()
     return {**out, "weights": long.melt(id_vars=["rung", "date"], var_name="sleeve", value_name="weight")}

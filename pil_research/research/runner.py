@@ -5,92 +5,27 @@
 # %% ../../nbs/59a_runner.ipynb #e951b26f
 from __future__ import annotations
 
-import ast
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .report import build_index, new_run_id, package_root
+from .index import build_index
+from .report import new_run_id
+from .templates import TEMPLATES, check_parameters, load_profile, parse_values, template_defaults, template_path
 from .trials import default_ledger
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_parameters', 'template_defaults', 'run_report']
+__all__ = ['FILES', 'run_report', 'TEMPLATES', 'check_parameters', 'load_profile', 'parse_values', 'template_defaults',
+           'template_path']
 
-# %% ../../nbs/59a_runner.ipynb #e45f8bdc
-TEMPLATES: Mapping[str, str] = {
-    "ladder": "01_ladder.ipynb", "overfitting": "02_overfitting.ipynb", "stress": "03_stress.ipynb",
-    "sensitivity": "04_sensitivity.ipynb", "guards": "05_guards.ipynb", "explain": "07_explain.ipynb",
-    "oracle": "08_oracle.ipynb"}
-
-
-def template_path(report: str) -> Path:
-    """The template of a report, next to the package or in the working directory.
-
-    Raises
-    ------
-    InputError
-        If the report is unknown or the folder `reports` is not there.
-    """
-    if report not in TEMPLATES:
-        raise InputError(f"report must be one of {sorted(TEMPLATES)}, got {report!r}", code="UNKNOWN_REPORT",
-                         field="report", value=report, limit=tuple(sorted(TEMPLATES)))
-    for root in (package_root(), Path.cwd()):
-        path = root / "reports" / TEMPLATES[report]
-        if path.is_file():
-            return path
-    raise InputError(f"the template reports/{TEMPLATES[report]} was not found; run from a checkout of the repository",
-                     code="NO_TEMPLATE", field="report", value=report)
-
-
-def load_profile(report: str, profile: str) -> dict[str, Any]:
-    """Parameters of a report from reports/params/<profile>.yaml."""
-    import yaml  # type: ignore[import-untyped]
-
-    path = template_path(report).parent / "params" / f"{profile}.yaml"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", profile) or not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise InputError(f"profile must be one of {known}, got {profile!r}", code="UNKNOWN_PROFILE", field="profile",
-                         value=profile, limit=tuple(known))
-    return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(report, {}))
-
-# %% ../../nbs/59a_runner.ipynb #d3351539
-def check_parameters(report: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults of the template overlaid with `parameters`.
-
-    Raises
-    ------
-    InputError
-        If a name is not in the template's parameters cell, or a value has another type than the default.
-    """
-    known = template_defaults(template_path(report))
-    for name, value in parameters.items():
-        if name not in known:
-            raise InputError(f"unknown parameter {name!r} of report {report}; known: {', '.join(sorted(known))}",
-                             code="UNKNOWN_PARAMETER", field=name, value=value, limit=tuple(sorted(known)))
-        want = type(known[name])
-        if not (isinstance(value, want) or (want is float and type(value) is int)) or (
-                want is not bool and isinstance(value, bool)):
-            raise InputError(f"parameter {name} must be {want.__name__}, got {value!r}", code="BAD_PARAMETER", field=name,
-                             value=value, limit=want.__name__)
-    return {**known, **parameters}
-
-
-def template_defaults(path: Path) -> dict[str, Any]:
-    """Names and literal values of the cell tagged `parameters`."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    if len(tagged) != 1:
-        raise InputError(f"{path.name} must have one cell tagged parameters, got {len(tagged)}", code="NO_PARAMETERS",
-                         field="template", value=path.name, limit=1)
-    body = ast.parse("".join(tagged[0]["source"])).body
-    return {node.target.id: ast.literal_eval(node.value) for node in body
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None}
+# %% ../../nbs/59a_runner.ipynb #a7f22339
+FILES = ("data", "config", "family")  # parameters that may name a file; the kernel works in another folder
+_all_ = ["TEMPLATES", "check_parameters", "load_profile", "parse_values", "template_defaults", "template_path"]
 
 # %% ../../nbs/59a_runner.ipynb #0da1b989
 def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, quiet: bool = False) -> Path:
@@ -111,7 +46,7 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
         Unknown report or parameter, or the notebook stopped on an error (its last line is in the message).
     """
     asked = dict(parameters)
-    for name in ("data", "config"):
+    for name in FILES:
         if asked.get(name, "") not in ("", "default", "synthetic"):
             asked[name] = str(Path(str(asked[name])).resolve())
     if "ledger" in template_defaults(template_path(report)):
@@ -153,7 +88,7 @@ def _scrub(executed: Path, template: Path, values: Mapping[str, Any]) -> None:
             cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
     nb["metadata"].get("papermill", {}).update(input_path=template.name, output_path=executed.name)
     body = json.dumps(nb, indent=1, ensure_ascii=False)
-    given = {str(values.get(k, "")) for k in ("data", "config", "ledger")}
+    given = {str(values.get(k, "")) for k in (*FILES, "ledger")}
     known = {**{path: Path(path).name for path in given}, str(executed.parent.resolve()): "run",
              str(template.resolve().parents[1]): "repository",
              sys.prefix: "environment", sys.base_prefix: "python", str(Path.cwd()): "here", str(Path.home()): "home"}

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from ..allocators.registry import ladder as allocation_ladder
 from ..base_weights import BaseWeights
 from ..config import PILConfig
-from ..estimate import CovarianceSet, EstimateSettings, Estimator, History, estimate, precompute
+from ..estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate, precompute
 from ..market import Market
 from .metrics import annual_vol, effective_n, max_drawdown, sharpe
 from .panel import Panel
 from ..stages.sleeves import OBS_ABSENT, OBS_DEMOTED
-from ..stages.turnover import cost_of, cost_terms
+from ..stages.turnover import CostTerms, cost_of, cost_terms
 from ..step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
 from ..types import BINDING, REGIME_LABELS, InputError, RegimeRead, Sleeve, Snapshot
 
@@ -80,6 +80,7 @@ class _Prepared:
     observed: NDArray[np.int8]  # (T, K) codes that promotion dates force, -1 where they force nothing
     days: Floats  # (T, K)
     lots: Floats | None  # (T, M) account currency per lot
+    weeks: Ints  # (T,) number of the calendar week
 
 
 def _prepare(panel: Panel, vehicles: bool, impact: float) -> _Prepared:
@@ -101,7 +102,8 @@ def _prepare(panel: Panel, vehicles: bool, impact: float) -> _Prepared:
         confidence[read] = panel.regime["confidence"].to_numpy(dtype=float)[read]
     observed, days = _promotions(panel, dates)
     return _Prepared(History(symbols, ids, returns, panel.target_array(), dates), market, spread, fee, labels, confidence,
-                     _roles(panel), _capacity(panel), observed, days, _lots(panel, market) if vehicles else None)
+                     _roles(panel), _capacity(panel), observed, days, _lots(panel, market) if vehicles else None,
+                     (dates.astype(np.int64) + 3) // 7)  # 1970-01-01 was a Thursday
 
 # %% ../../nbs/51_walk_forward.ipynb #64080d53
 def _roles(panel: Panel) -> NDArray[np.int8]:
@@ -149,7 +151,8 @@ class WalkForward:
     `returns` net and `gross_returns`, excess, per bar; `costs` all costs, fraction of equity; `turnover` one-way,
     drift included; `sleeve_weights` by track, session x sleeve, after the probation ramp; `leverage` the Stage-3
     multiplier; `ex_ante_vol` of the executed book over Kelly, to compare with `vol_target`; `binding` track x
-    constraint, days; `rungs` track x allocator, allocation days; `erc_divergence` half L1 distance to ERC.
+    constraint, days; `rungs` track x allocator, allocation days; `erc_divergence` half L1 distance to ERC;
+    `exposures` by track, session x symbol, after the trades of the session: only tracks named in `keep_exposures`.
     """
 
     dates: pd.DatetimeIndex
@@ -174,6 +177,7 @@ class WalkForward:
     meta: Mapping[str, Any] = field(default_factory=dict)
     tracks: tuple[Track, ...] = ()
     final_states: tuple[StepState, ...] = ()
+    exposures: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def weights(self) -> Mapping[str, pd.DataFrame]:
@@ -203,14 +207,15 @@ def _select_tracks(w: WalkForward, names: Mapping[str, str]) -> WalkForward:
     pick = [w.names.index(n) for n in old]
     return WalkForward(dates=w.dates, names=new, sleeve_weights={b: w.sleeve_weights[a] for a, b in names.items()},
                        sleeve_returns=w.sleeve_returns, meta=w.meta, tracks=tuple(w.tracks[i] for i in pick),
-                       final_states=tuple(w.final_states[i] for i in pick) if w.final_states else (), **tables, **rows)
+                       final_states=tuple(w.final_states[i] for i in pick) if w.final_states else (),
+                       exposures={b: w.exposures[a] for a, b in names.items() if a in w.exposures}, **tables, **rows)
 
 
 def summary_table(w: WalkForward) -> pd.DataFrame:
     """Sharpe ratios, volatility, drawdown, turnover and costs of every track; annual numbers use 252 bars."""
     r = w.returns.to_numpy()
     years = len(w.dates) / 252.0
-    n_eff = {n: float(np.nanmean(effective_n(w.sleeve_weights[n].to_numpy()))) for n in w.names}
+    n_eff = {n: float(pd.Series(effective_n(w.sleeve_weights[n].to_numpy())).mean()) for n in w.names}  # NaN without weights
     return pd.DataFrame({
         "net_sharpe": sharpe(r, bars_per_year=252), "gross_sharpe": sharpe(w.gross_returns.to_numpy(), bars_per_year=252),
         "vol": annual_vol(r, bars_per_year=252), "executed_target": w.meta["kelly"] * w.vol_target.mean().to_numpy(),
@@ -224,13 +229,16 @@ def summary_table(w: WalkForward) -> pd.DataFrame:
 class _Group:
     """Tracks that share estimates, walked together."""
 
-    def __init__(self, prepared: _Prepared, tracks: Sequence[Track], carry: CarryCosts, account: float, dynamic: bool) -> None:
+    def __init__(self, prepared: _Prepared, tracks: Sequence[Track], carry: CarryCosts, account: float, dynamic: bool,
+                 keep: Sequence[str]) -> None:
         self.tracks, self.prepared, self.carry, self.dynamic = tuple(tracks), prepared, carry, dynamic
+        self.kept = [i for i, t in enumerate(tracks) if t.name in keep]
         configs = [t.config for t in tracks]
         self.sets = sorted({CovarianceSet.of(c) for c in configs}, key=repr)
         self.est = Estimator(prepared.history, EstimateSettings.of(configs[0]), self.sets)
         self.bases = BaseWeights(self.est, configs, self.sets)
         self.params = stack_configs(configs)
+        self.impact = prepared.market.impact * self.params.turnover.impact[:, None]
         self.cost_scale = np.array([t.cost_scale for t in tracks])
         self.lagged = np.array([t.lag == 1 for t in tracks])
         self.weekly = np.array([c.allocation.cadence == "weekly" for c in configs])
@@ -250,14 +258,14 @@ class _Group:
 
     def day(self, t: int, first: int) -> None:
         """Decide for session `t` on rows before it, trade, earn, pay, drift."""
-        x = _inputs(self, t, first)
+        est = estimate(self.est, t - 1)
+        terms = _cost_terms(self, t - 1, est)
+        x = _inputs(self, t, first, est, terms)
         decision, self.state = step(self.params, self.state, x)
         target, now = decision.exposures, x.exposures_now
         delta = target - now
-        terms = cost_terms(half_spread=x.half_spread, fee=x.fee, impact=x.impact, daily_vol=x.estimates.risk.sd, adv=x.adv,
-                           assumed_impact=x.assumed_impact)
-        traded = (cost_of(delta, self.equity, terms)).sum(axis=-1)
-        earning = np.where(self.lagged[:, None], now, target)
+        traded = cost_of(delta, self.equity, terms).sum(axis=-1)
+        earning = np.where(self.lagged[:, None], now, target) if np.count_nonzero(self.lagged) else target
         ret = self.prepared.history.returns[t]
         ret = np.where(np.isnan(ret), 0.0, ret)
         costs = self.cost_scale * (traded + _holding(self, earning, x))
@@ -268,32 +276,39 @@ class _Group:
         _keep(self, decision, gross, net, costs, delta)
 
 # %% ../../nbs/51_walk_forward.ipynb #28ceb27e
-def _inputs(g: _Group, t: int, first: int) -> StepInputs:
+def _cost_terms(g: _Group, row: int, est: Estimates) -> CostTerms:
+    """What trades cost, for the decision and for the accounts."""
+    m = g.prepared.market
+    return cost_terms(half_spread=g.prepared.half_spread[row], fee=g.prepared.fee[row], impact=g.impact,
+                      daily_vol=est.risk.sd, adv=m.adv, assumed_impact=m.assumed_impact)
+
+
+def _inputs(g: _Group, t: int, first: int, est: Estimates, costs: CostTerms) -> StepInputs:
     """Inputs of session `t`: estimates, costs, labels and targets from row t - 1."""
     q, row = g.prepared, t - 1
-    est = estimate(g.est, row)
     forced = q.observed[t]
-    monday = q.history.dates[[row, t]].astype(np.int64) + 3  # 1970-01-01 was a Thursday
-    week = t == first or monday[0] // 7 != monday[1] // 7
+    week = t == first or q.weeks[row] != q.weeks[t]
     lot = None if q.lots is None else q.lots[row] / g.equity[:, None]
     return StepInputs(
         session=t, new_session=True, allocate=np.ones(len(g.tracks), dtype=bool) if week else ~g.weekly, estimates=est,
-        observed=np.where(forced >= 0, forced, est.observed).astype(np.int8), bases=lambda a: g.bases.at(row, a),
+        observed=np.where(forced >= 0, forced, est.observed) if np.count_nonzero(forced >= 0) else est.observed,
+        bases=lambda a: g.bases.at(row, a),
         equity=g.equity, flow=np.zeros(len(g.tracks)), exposures_now=g.held, roles=q.roles, capacity=q.capacity,
         days=q.days[t], regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]),
         clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row],
-        impact=q.market.impact * g.params.turnover.impact[:, None], adv=q.market.adv,
-        assumed_impact=q.market.assumed_impact, primary=q.market.primary,
+        impact=g.impact, adv=q.market.adv, assumed_impact=q.market.assumed_impact, costs=costs, primary=q.market.primary,
         multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic, quiet=True)
 
 
 def _holding(g: _Group, e: Floats, x: StepInputs) -> Floats:
     """Financing, borrow and roll of one bar, fraction of equity."""
-    funded = g.prepared.market.funded
-    own, c = e * funded, g.carry
+    funded, c = g.prepared.market.funded, g.carry
+    roll = (np.abs(e) * ~funded) @ (x.half_spread + x.fee)
+    if not np.count_nonzero(funded):
+        return np.asarray(c.rolls * roll / 252.0)
+    own = e * funded
     borrowed = np.maximum(np.maximum(own, 0.0).sum(axis=-1) - 1.0, 0.0)
     short = np.maximum(-own, 0.0).sum(axis=-1)
-    roll = (np.abs(e) * ~funded) @ (x.half_spread + x.fee)
     return np.asarray((c.financing * borrowed + c.borrow * short + c.rolls * roll) / 252.0)
 
 
@@ -304,6 +319,8 @@ def _keep(g: _Group, d: StepDecision, gross: Floats, net: Floats, costs: Floats,
            "vol_target": d.vol_target, "governor": d.governor, "throttle": d.throttle,
            "gross_exposure": np.abs(d.exposures).sum(axis=-1), "net_exposure": d.exposures.sum(axis=-1),
            "erc_divergence": d.divergence, "ramped": d.ramped, "bound": d.bound, "rung": d.rung}
+    if g.kept:
+        row["exposures"] = d.exposures[g.kept]
     for name, values in row.items():
         g.record.setdefault(name, []).append(values)
 
@@ -348,6 +365,7 @@ def _bounds(dates: pd.DatetimeIndex, start: Any, end: Any, first: int) -> tuple[
 # %% ../../nbs/51_walk_forward.ipynb #13acd281
 def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end: Any = None, account: float = 5e6,
                vehicles: bool = False, dynamic_tier: bool = False, carry: CarryCosts | None = None,
+               keep_exposures: Sequence[str] = (),
                progress: Callable[[Iterable[int], int], Iterable[int]] | None = None) -> WalkForward:
     """Walk every track over the panel.
 
@@ -365,6 +383,8 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     dynamic_tier : bool
         Let the capital tier follow equity.
     carry : CarryCosts, optional
+    keep_exposures : sequence of str
+        Names of tracks whose exposures are kept, 8 bytes a session and symbol.
     progress : callable, optional
         Wraps an iterable of sessions and its length, for instance a progress bar.
 
@@ -375,13 +395,18 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     Raises
     ------
     InputError
-        Duplicate names, a panel too short, an empty range, or missing lots.
+        Duplicate or unknown names, a panel too short, an empty range, or missing lots.
     """
     if len({t.name for t in tracks}) != len(tracks) or not tracks:
         raise InputError("tracks need at least one entry and different names", code="DUPLICATE_TRACK", field="tracks",
                          value=[t.name for t in tracks][:10])
+    strange = sorted(set(keep_exposures) - {t.name for t in tracks})
+    if strange:
+        raise InputError(f"keep_exposures names {strange[0]}, which is no track", code="UNKNOWN_TRACK",
+                         field="keep_exposures", subject=strange[0], value=strange, limit="names of tracks")
     prepared = _prepare(panel, vehicles, 1.0)
-    groups = [_Group(prepared, [tracks[i] for i in g], carry or CarryCosts(), account, dynamic_tier) for g in _groups(tracks)]
+    groups = [_Group(prepared, [tracks[i] for i in g], carry or CarryCosts(), account, dynamic_tier, keep_exposures)
+              for g in _groups(tracks)]
     first = first_session(groups[0].est)
     a, b = _bounds(panel.dates, start, end, first)
     show = progress or (lambda items, n: items)
@@ -399,6 +424,8 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
     dates, names = panel.dates[a:b], tuple(t.name for t in tracks)
     order = [names.index(t.name) for g in groups for t in g.tracks]
     back = np.argsort(order)
+    exposures = {g.tracks[i].name: pd.DataFrame(book, index=dates, columns=list(panel.symbols)) for g in groups
+                 for i, book in zip(g.kept, np.stack(g.record.pop("exposures"), axis=1) if g.kept else (), strict=True)}
     rows = {k: np.concatenate([np.stack(g.record[k]) for g in groups], axis=1)[:, back] for k in groups[0].record}
     tables = {k: pd.DataFrame(rows[k], index=dates, columns=list(names)) for k in _TABLES}
     ids = list(panel.sleeve_ids)
@@ -412,7 +439,7 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
             "config_fingerprints": {t.name: t.config.fingerprint() for t in tracks}}
     return WalkForward(dates=dates, names=names, sleeve_weights=weights, binding=binding, rungs=_rung_days(tracks, rows["rung"]),
                        sleeve_returns=scaled, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),
-                       **tables)
+                       exposures=exposures, **tables)
 
 
 def _rung_days(tracks: Sequence[Track], rungs: Ints) -> pd.DataFrame:

@@ -5,6 +5,7 @@
 # %% ../../nbs/11_stage1_allocation.ipynb #be8d21bb
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,10 +101,10 @@ def tilt_within_bound(base: NDArray[np.float64], x: NDArray[np.float64], bound: 
     """
     on = base > _NOTHING
     same = (x == base) | ~on
-    if same.all():
+    if np.count_nonzero(same) == same.size:
         return base if base.shape == same.shape else np.asarray(np.broadcast_to(base, same.shape))
     low, high, total = 1.0 - _over_last(bound), 1.0 + _over_last(bound), _total(base)
-    quotient = x / base if on.all() else np.where(on, x, 1.0) / np.where(on, base, 1.0)
+    quotient = x / base if np.count_nonzero(on) == on.size else np.where(on, x, 1.0) / np.where(on, base, 1.0)
     ratio = np.asarray(np.maximum(quotient, _LEAST_RATIO))
     if low.shape[:-1] != ratio.shape[:-1]:
         ratio = ratio + 0.0 * low
@@ -112,11 +113,11 @@ def tilt_within_bound(base: NDArray[np.float64], x: NDArray[np.float64], bound: 
     free = level * ratio
     share = np.minimum(np.maximum(free, low), high)
     outside = share != free
-    if outside.any():
+    if np.count_nonzero(outside):
         level = np.where(outside.any(axis=-1, keepdims=True), _tilt_level(value, ratio, low, high, total), level)
         share = np.minimum(np.maximum(level * ratio, low), high)
     untilted = same.all(axis=-1, keepdims=True)
-    return np.where(untilted, base, base * share) if untilted.any() else np.asarray(base * share)
+    return np.where(untilted, base, base * share) if np.count_nonzero(untilted) else np.asarray(base * share)
 
 # %% ../../nbs/11_stage1_allocation.ipynb #85129d6c
 def _tilt_level(value: NDArray[np.float64], ratio: NDArray[np.float64], low: NDArray[np.float64],
@@ -174,7 +175,7 @@ def sleeve_caps(a_max: ArrayLike, n_counted: ArrayLike, capacity: NDArray[np.flo
     most = np.asarray(a_max, dtype=np.float64)
     money, common = _over_last(equity), np.maximum(most, equal)[..., None]
     share, unlimited = capacity, capacity == np.inf
-    if money.shape != common.shape or not unlimited.all():
+    if money.shape != common.shape or np.count_nonzero(unlimited) < unlimited.size:
         usable = (money > 0.0) & (capacity >= 0.0)
         share = np.where(usable, capacity, 0.0) / np.where(money > 0.0, money, 1.0)
         share = np.where(unlimited, np.inf, share)
@@ -214,7 +215,7 @@ def cap_weights(target: NDArray[np.float64], caps: NDArray[np.float64], budget: 
     room = np.maximum(_over_last(budget), 0.0)
     on = target > _NOTHING
     caps = np.minimum(caps, room)
-    if on.size and caps.shape == target.shape and on.all():
+    if on.size and caps.shape == target.shape and np.count_nonzero(on) == on.size:
         level = room / _total(target)
     else:
         caps, target = np.where(on, caps, 0.0), np.where(on, target, 0.0)
@@ -222,7 +223,7 @@ def cap_weights(target: NDArray[np.float64], caps: NDArray[np.float64], budget: 
         level = room / np.where(width > 0.0, width, 1.0)
     wanted = level * target
     capped = np.asarray(wanted > caps)
-    if capped.any():
+    if np.count_nonzero(capped):
         wanted = np.where(capped.any(axis=-1, keepdims=True), _water_level(target, caps, room), level) * target
         capped = np.asarray((wanted - caps).round(10) > 0.0)
     weights = np.minimum(caps, wanted)
@@ -276,9 +277,9 @@ def smooth_weights(previous: NDArray[np.float64], target: NDArray[np.float64], s
     Source: SPEC section 4, Stage 1 rule 7.
     """
     keep = _over_last(smoothing)
-    if not np.asarray(first, dtype=bool).any() and stayers.all():  # nobody joins, nobody leaves
+    if not np.count_nonzero(first) and np.count_nonzero(stayers) == stayers.size:  # nobody joins, nobody leaves
         total = _total(previous)
-        if (total > 0.0).all():
+        if np.count_nonzero(total > 0.0) == total.size:
             prior = previous * (np.maximum(_over_last(budget), 0.0) / total)
             return np.asarray(keep * prior + (1.0 - keep) * target)
     old = np.where(stayers, previous, 0.0)
@@ -348,7 +349,7 @@ def ramp_weights(applied: NDArray[np.float64], days: NDArray[np.float64], probat
     """
     length = _over_last(probation_sessions)
     young = (days < length) & (applied > 0.0)
-    if not young.any():
+    if not np.count_nonzero(young):
         return RampedWeights(applied, np.zeros(young.shape[:-1]))
     factor = 0.5 + 0.5 * np.minimum(np.maximum(days, 0.0) / np.maximum(length, 1.0), 1.0)
     reduced = np.where(young, applied * factor, 0.0)
@@ -388,9 +389,14 @@ def closest_pair(corr: NDArray[np.float64], active: NDArray[np.bool_],
     Source: SPEC section 4, Stage 1 rule 4.
     """
     k = corr.shape[-1]
-    pairs = active[..., :, None] & active[..., None, :] & np.triu(np.ones((k, k), dtype=bool), 1) & np.isfinite(corr)
+    pairs = active[..., :, None] & active[..., None, :] & _upper(k) & np.isfinite(corr)
     flat = np.where(pairs, corr, -np.inf).reshape(*pairs.shape[:-2], k * k)
-    best = flat.argmax(axis=-1)
-    rho = np.take_along_axis(flat, best[..., None], axis=-1)[..., 0]
-    found = np.isfinite(rho)
+    best, rho = flat.argmax(axis=-1), flat.max(axis=-1)
+    found = rho > -np.inf
     return np.where(found, rho, np.nan), np.where(found, best // k, -1), np.where(found, best % k, -1)
+
+
+@lru_cache(maxsize=8)
+def _upper(k: int) -> NDArray[np.bool_]:
+    """True above the diagonal, (K, K)."""
+    return np.triu(np.ones((k, k), dtype=bool), 1)

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..types import InputError, InvariantError
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'HALF_GRID', 'water_level', 'CappedBook', 'cap_book', 'CuredBook', 'cure_caps',
-           'cap_excess', 'check_caps', 'cluster_symbols', 'cluster_cap_applies']
+__all__ = ['Floats', 'Bools', 'Ints', 'HALF_GRID', 'BookLimits', 'book_limits', 'water_level', 'CappedBook', 'cap_book',
+           'cap_within', 'CuredBook', 'cure_caps', 'cure_within', 'cap_excess', 'check_caps', 'check_within',
+           'cluster_symbols', 'cluster_cap_applies']
 
 # %% ../../nbs/14_stage4_caps.ipynb #6e9fdf55
 Floats = NDArray[np.float64]
@@ -56,12 +57,31 @@ def _column(x: ArrayLike, ndim: int) -> Floats:
 _Caps = tuple[Floats, Floats, Floats, Floats]  # name, cluster, net, gross
 
 
-def _book_caps(name: ArrayLike, cluster: ArrayLike, net: ArrayLike, gross: ArrayLike, ndim: int) -> _Caps:
+class BookLimits(NamedTuple):
+    """Caps of one decision, checked once, ready to meet its books."""
+
+    caps: _Caps  # columns, or (..., M) for names
+    slots: Ints  # (M,) group of each symbol; the last group is "no cluster"
+    n_slots: int
+    on: Bools  # (...) the cluster cap acts
+    n_on: int
+
+
+def book_limits(ndim: int, *, name: ArrayLike, cluster: ArrayLike, net: ArrayLike, gross: ArrayLike,
+                clusters: ArrayLike, cluster_on: ArrayLike = True) -> BookLimits:
+    """The caps of `cap_book` for books of `ndim` axes.
+
+    Raises
+    ------
+    InputError
+        ``BAD_CAP`` for a negative or missing cap.
+    """
     caps = (_column(name, ndim), _column(cluster, -1), _column(net, -1), _column(gross, -1))
     least = np.minimum(np.minimum(caps[0], caps[1]), np.minimum(caps[2], caps[3]))  # NaN stays NaN
     if np.count_nonzero(least >= 0.0) < least.size:
         _check_limits(name=caps[0], cluster=caps[1], net=caps[2], gross=caps[3])
-    return caps
+    on = np.asarray(cluster_on, dtype=np.bool_)
+    return BookLimits(caps, *_slots(np.asarray(clusters, dtype=np.int64).tobytes()), on, int(np.count_nonzero(on)))
 
 # %% ../../nbs/14_stage4_caps.ipynb #437d9c35
 def _cap_names(book: Floats, size: Floats, cap: Floats, limit: Floats, frozen: Bools | None) -> tuple[Floats, Bools]:
@@ -93,10 +113,9 @@ def _shrink_factor(total: Floats, fixed: Floats | None, cap: Floats, over: Bools
     return np.asarray(np.minimum(factor, 1.0))
 
 
-def _cap_groups(book: Floats, size: Floats, cap: Floats, limit: Floats, groups: tuple[Ints, int],
+def _cap_groups(book: Floats, size: Floats, cap: Floats, limit: Floats, slots: Ints, n_slots: int,
                 frozen: Bools | None) -> tuple[Floats, Bools]:
     """Scale every group whose gross is above `limit` to `cap`; the last group is never capped."""
-    slots, n_slots = groups
     total = _group_gross(size, slots, n_slots)
     over = total - limit > HALF_GRID
     over[..., -1] = False
@@ -168,19 +187,20 @@ class CappedBook(NamedTuple):
     bound: dict[str, Bools]  # "name", "cluster", "net", "gross" -> (...)
 
 
-def _cap_all(start: Floats, caps: _Caps, limits: _Caps, clusters: Ints, cluster_on: ArrayLike,
-             frozen: Bools | None) -> CappedBook:
-    """Name, cluster, net and gross cap in this order; a step that finds nothing to do passes its book on."""
+def _cap_all(start: Floats, q: BookLimits, limits: _Caps, frozen: Bools | None) -> CappedBook:
+    """Name, cluster, net and gross cap in this order; a step that finds nothing to do passes its book on.
+
+    Positions above `limits` are brought to the caps of `q`.
+    """
+    caps = q.caps
     size, total = _finite_sizes(start)
     book, by_name = _cap_names(start, size, caps[0], limits[0], frozen)
-    on = np.asarray(cluster_on, dtype=np.bool_)
-    n_on = np.count_nonzero(on)
-    if n_on:
+    if q.n_on:
         size = size if book is start else np.abs(book)
         cap, limit = caps[1], limits[1]
-        if n_on < on.size:
-            cap, limit = np.where(on[..., None], cap, np.inf), np.where(on[..., None], limit, np.inf)
-        book, by_cluster = _cap_groups(book, size, cap, limit, _slots(clusters.tobytes()), frozen)
+        if q.n_on < q.on.size:
+            cap, limit = np.where(q.on[..., None], cap, np.inf), np.where(q.on[..., None], limit, np.inf)
+        book, by_cluster = _cap_groups(book, size, cap, limit, q.slots, q.n_slots, frozen)
     else:
         by_cluster = np.zeros(book.shape[:-1], dtype=np.bool_)
     book, by_net = _cap_net(book, caps[2], limits[2], frozen)
@@ -226,8 +246,13 @@ def cap_book(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Array
         ``NON_FINITE`` for a book with a missing number, ``BAD_CAP`` for a negative or missing cap.
     """
     b = np.asarray(book, dtype=np.float64)
-    caps = _book_caps(name, cluster, net, gross, b.ndim)
-    return _cap_all(b, caps, caps, np.asarray(clusters, dtype=np.int64), cluster_on, None)
+    return cap_within(b, book_limits(b.ndim, name=name, cluster=cluster, net=net, gross=gross, clusters=clusters,
+                                     cluster_on=cluster_on))
+
+
+def cap_within(book: Floats, limits: BookLimits) -> CappedBook:
+    """`cap_book` with limits checked before."""
+    return _cap_all(book, limits, limits.caps, None)
 
 # %% ../../nbs/14_stage4_caps.ipynb #fe5367c2
 class CuredBook(NamedTuple):
@@ -265,41 +290,43 @@ def cure_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arra
         As `cap_book`.
     """
     b = np.asarray(book, dtype=np.float64)
-    caps = _book_caps(name, cluster, net, gross, b.ndim)
-    slack, groups = _column(tolerance, -1), np.asarray(clusters, dtype=np.int64)
-    limits = (caps[0] * slack, caps[1] * slack, caps[2] * slack, caps[3] * slack)
+    return cure_within(b, book_limits(b.ndim, name=name, cluster=cluster, net=net, gross=gross, clusters=clusters,
+                                      cluster_on=cluster_on), tolerance, frozen)
+
+
+def cure_within(book: Floats, limits: BookLimits, tolerance: ArrayLike, frozen: ArrayLike | None = None) -> CuredBook:
+    """`cure_caps` with limits checked before."""
+    slack, caps = _column(tolerance, -1), limits.caps
+    loose = (caps[0] * slack, caps[1] * slack, caps[2] * slack, caps[3] * slack)
     hold = None if frozen is None else np.asarray(frozen, dtype=np.bool_)
     hold = None if hold is None or not np.count_nonzero(hold) else hold
-    out, bound = _cap_all(b, caps, limits, groups, cluster_on, hold)
+    out, bound = _cap_all(book, limits, loose, hold)
     cured = bound["name"] | bound["cluster"] | bound["net"] | bound["gross"]
     if hold is None:
-        return CuredBook(out, cured, bound, np.zeros(b.shape, dtype=np.bool_))
-    stuck = _uncurable(out, limits, groups, cluster_on, np.broadcast_to(hold, b.shape))
-    return CuredBook(out, cured, bound, stuck)
+        return CuredBook(out, cured, bound, np.zeros(book.shape, dtype=np.bool_))
+    return CuredBook(out, cured, bound, _uncurable(out, loose, limits, np.broadcast_to(hold, book.shape)))
 
 # %% ../../nbs/14_stage4_caps.ipynb #4703766d
-def _uncurable(book: Floats, limits: _Caps, clusters: Ints, cluster_on: ArrayLike, frozen: Bools) -> Bools:
-    """Frozen symbols behind a cap that is still breached after the cure."""
-    name, cluster, net, gross = limits
+def _uncurable(book: Floats, loose: _Caps, q: BookLimits, frozen: Bools) -> Bools:
+    """Frozen symbols behind a cap, times its tolerance, that is still breached after the cure."""
+    name, cluster, net, gross = loose
     size, total = np.abs(book), book.sum(axis=-1, keepdims=True)
-    slots, n_slots = _slots(clusters.tobytes())
-    by_group = _group_gross(size, slots, n_slots) - cluster > HALF_GRID
+    by_group = _group_gross(size, q.slots, q.n_slots) - cluster > HALF_GRID
     by_group[..., -1] = False
-    by_group &= np.asarray(cluster_on, dtype=np.bool_)[..., None]
+    by_group &= q.on[..., None]
     over = size - name > HALF_GRID
-    over |= np.take(by_group, slots, axis=-1)
+    over |= np.take(by_group, q.slots, axis=-1)
     over |= (np.abs(total) - net > HALF_GRID) & (np.sign(book) == np.sign(total))
     over |= size.sum(axis=-1, keepdims=True) - gross > HALF_GRID
     return over & frozen & (size > 0.0)
 
 # %% ../../nbs/14_stage4_caps.ipynb #e901b3e9
-def _levels(book: Floats, clusters: Ints, exempt: Bools | None) -> dict[str, tuple[Floats, Floats | float]]:
+def _levels(book: Floats, q: BookLimits, exempt: Bools | None) -> dict[str, tuple[Floats, Floats | float]]:
     """Constraint -> (size, size of the exempt part), with a trailing axis to reduce."""
-    slots, n_slots = _slots(clusters.tobytes())
 
     def measure(b: Floats) -> _Caps:
         size = np.abs(b)
-        return (size, _group_gross(size, slots, n_slots)[..., :-1], np.abs(b.sum(axis=-1, keepdims=True)),
+        return (size, _group_gross(size, q.slots, q.n_slots)[..., :-1], np.abs(b.sum(axis=-1, keepdims=True)),
                 size.sum(axis=-1, keepdims=True))
 
     keys = ("name", "cluster", "net", "gross")
@@ -326,11 +353,12 @@ def cap_excess(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arr
         1 is at the cap; 0 for an empty book; NaN for a non-finite one.
     """
     b = np.asarray(book, dtype=np.float64)
-    caps = dict(zip(("name", "cluster", "net", "gross"), _book_caps(name, cluster, net, gross, b.ndim), strict=True))
+    q = book_limits(b.ndim, name=name, cluster=cluster, net=net, gross=gross, clusters=clusters, cluster_on=cluster_on)
+    caps = dict(zip(("name", "cluster", "net", "gross"), q.caps, strict=True))
     hold = None if exempt is None else np.asarray(exempt, dtype=np.bool_)
-    on = np.asarray(cluster_on, dtype=np.bool_)[..., None]
+    on = q.on[..., None]
     ratios = {}
-    for key, (size, fixed) in _levels(b, np.asarray(clusters, dtype=np.int64), hold).items():
+    for key, (size, fixed) in _levels(b, q, hold).items():
         limit = np.maximum(caps[key], fixed)
         full = np.where(size > 0.0, np.inf, np.where(np.isnan(size), np.nan, 0.0))
         ratio = np.divide(size, limit, out=full, where=limit > 0.0)
@@ -360,15 +388,21 @@ def check_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arr
         configuration as `subject`, the value and its limit.
     """
     b = np.asarray(book, dtype=np.float64)
-    caps = dict(zip(("name", "cluster", "net", "gross"), _book_caps(name, cluster, net, gross, b.ndim), strict=True))
+    check_within(b, book_limits(b.ndim, name=name, cluster=cluster, net=net, gross=gross, clusters=clusters,
+                                cluster_on=cluster_on), tolerance, slack=slack, exempt=exempt, symbols=symbols)
+
+
+def check_within(book: Floats, limits: BookLimits, tolerance: ArrayLike, *, slack: float = 1e-9,
+                 exempt: ArrayLike | None = None, symbols: Sequence[str] | None = None) -> None:
+    """`check_caps` with limits checked before."""
     hold = None if exempt is None else np.asarray(exempt, dtype=np.bool_)
-    on, drift = np.asarray(cluster_on, dtype=np.bool_)[..., None], _column(tolerance, b.ndim)
-    for key, (size, fixed) in _levels(b, np.asarray(clusters, dtype=np.int64), hold).items():
-        limit = caps[key] * drift
+    drift = _column(tolerance, book.ndim)
+    for (key, (size, fixed)), cap in zip(_levels(book, limits, hold).items(), limits.caps, strict=True):
+        limit = cap * drift
         limit = (limit if isinstance(fixed, float) else np.maximum(limit, fixed)) + slack
         passed = size <= limit
-        if key == "cluster":
-            passed |= ~on
+        if key == "cluster" and limits.n_on < limits.on.size:
+            passed |= ~limits.on[..., None]
         if np.count_nonzero(passed) < passed.size:
             _breach(key, size, np.broadcast_to(limit, size.shape), passed, symbols)
 
@@ -424,6 +458,11 @@ def cluster_symbols(correlation: ArrayLike, threshold: float = 0.5) -> Ints:
 # %% ../../nbs/14_stage4_caps.ipynb #cba5fa26
 def cluster_cap_applies(clusters: ArrayLike) -> bool:
     """True with at least two clusters; with one only, a cluster cap would be a second gross cap."""
-    c = np.asarray(clusters)
+    return _several(np.asarray(clusters, dtype=np.int64).tobytes())
+
+
+@lru_cache(maxsize=8)
+def _several(clusters: bytes) -> bool:
+    c = np.frombuffer(clusters, dtype=np.int64)
     members = c[c >= 0]
     return bool(members.size and members.min() != members.max())

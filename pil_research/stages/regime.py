@@ -19,6 +19,8 @@ DEFENSIVE, NEUTRAL, CYCLICAL = 1, 0, -1  # codes of the sleeve roles
 
 
 def _check_read(label: NDArray[np.intp], confidence: NDArray[np.float64]) -> None:
+    if confidence.ndim == 0 and label.ndim == 0 and 0 <= label.item() <= CRISIS and 0.0 <= confidence.item() <= 1.0:
+        return
     if not ((label >= 0) & (label <= CRISIS)).all():
         raise InputError(f"regime label must be 0 (risk_on), 1 (transition) or 2 (crisis), got {label!r}; "
                          "map the detector's states first", code="BAD_REGIME", field="regime.label", limit="0|1|2")

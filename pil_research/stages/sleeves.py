@@ -85,19 +85,19 @@ def repeated_returns(returns: NDArray[np.float64], bars: int) -> NDArray[np.bool
 
     Parameters
     ----------
-    returns : (T, K) array
+    returns : (..., T, K) array
         Per-bar returns, oldest first, NaN where masked. Only the last ``4 * bars`` rows are read.
     bars : int
 
     Returns
     -------
-    (K,) bool array
+    (..., K) bool array
     """
-    last = returns[-bars:]
-    if len(last) == bars and np.isfinite(last).all():
-        high, low = last.max(axis=0), last.min(axis=0)
+    last = returns[..., -bars:, :]
+    if last.shape[-2] == bars and np.isfinite(last).all():
+        high, low = last.max(axis=-2), last.min(axis=-2)
     else:
-        high, low = _recent_range(returns[-4 * bars:], bars)
+        high, low = _recent_range(returns[..., -4 * bars:, :], bars)
     size = np.maximum(np.abs(high), np.abs(low))
     return np.asarray((size > 0.0) & (high - low <= 1e-12 * size))
 
@@ -105,10 +105,10 @@ def repeated_returns(returns: NDArray[np.float64], bars: int) -> NDArray[np.bool
 def _recent_range(tail: NDArray[np.float64], bars: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Largest and smallest of the last `bars` finite values of each column; 0 and 0 where there are fewer."""
     there = np.isfinite(tail)
-    recent = there & (there[::-1].cumsum(axis=0)[::-1] <= bars)
-    full = np.count_nonzero(recent, axis=0) == bars
-    high = np.where(recent, tail, -np.inf).max(axis=0, initial=-np.inf)
-    low = np.where(recent, tail, np.inf).min(axis=0, initial=np.inf)
+    recent = there & (there[..., ::-1, :].cumsum(axis=-2)[..., ::-1, :] <= bars)
+    full = np.count_nonzero(recent, axis=-2) == bars
+    high = np.where(recent, tail, -np.inf).max(axis=-2, initial=-np.inf)
+    low = np.where(recent, tail, np.inf).min(axis=-2, initial=np.inf)
     return np.where(full, high, 0.0), np.where(full, low, 0.0)
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #78f58410
@@ -117,7 +117,7 @@ def unchanged_prices(asset_returns: NDArray[np.float64], weights: NDArray[np.flo
 
     Parameters
     ----------
-    asset_returns : (T, M) array
+    asset_returns : (..., T, M) array
         Per-bar returns, NaN where there is no quote.
     weights : (..., K, M) array
         Current target of each sleeve; a sleeve without a position is not frozen.
@@ -127,30 +127,33 @@ def unchanged_prices(asset_returns: NDArray[np.float64], weights: NDArray[np.flo
     -------
     (..., K) bool array
     """
-    if len(asset_returns) < bars:
+    if asset_returns.shape[-2] < bars:
         return np.zeros(weights.shape[:-1], dtype=bool)
-    tail = asset_returns[-bars:]
-    moved = ((tail != 0.0) & ~np.isnan(tail)).any(axis=0)
+    tail = asset_returns[..., -bars:, :]
+    moved = ((tail != 0.0) & (tail == tail)).any(axis=-2)  # NaN is not equal to itself
     held = np.abs(weights) > 0.0
-    return np.asarray(held.any(axis=-1) & ~(held & moved).any(axis=-1))
+    still = ~(held & moved[..., None, :]).any(axis=-1)
+    return np.asarray(still & held.any(axis=-1)) if np.count_nonzero(still) else still
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #4e7a5dcc
 def check_liveness(returns: NDArray[np.float64], vol: NDArray[np.float64], vol_floor: ArrayLike, *,
-                   min_observations: int = 60, frozen_bars: int = 5,
-                   frozen_prices: NDArray[np.bool_] | None = None) -> Liveness:
+                   min_observations: int = 60, frozen_bars: int = 5, frozen_prices: NDArray[np.bool_] | None = None,
+                   n_obs: NDArray[np.int64] | None = None) -> Liveness:
     """Observation code of each sleeve from its own return history, before any covariance is estimated.
 
     Parameters
     ----------
-    returns : (T, K) array
+    returns : (..., T, K) array
         Unit-gross sleeve returns through the bar before the decision, NaN where masked.
     vol : (..., K) array
         Annualised volatility of those returns, before the floor.
     vol_floor : float or (...) array
         Annualised; a sleeve must exceed a tenth of it.
     min_observations, frozen_bars : int
-    frozen_prices : (K,) bool array, optional
+    frozen_prices : (..., K) bool array, optional
         From `unchanged_prices`.
+    n_obs : (..., K) int array, optional
+        Unmasked bars, when counted already; ``4 * frozen_bars`` rows of `returns` are enough then.
 
     Returns
     -------
@@ -161,13 +164,15 @@ def check_liveness(returns: NDArray[np.float64], vol: NDArray[np.float64], vol_f
     -----
     Source: SPEC section 3, "Liveness, before estimation".
     """
-    young = np.ones(len(returns)) @ np.isfinite(returns) < min_observations
-    is_infinite = np.isinf(returns)
-    infinite = is_infinite.any(axis=0) if is_infinite.any() else np.zeros(len(young), dtype=np.bool_)
+    young = (np.count_nonzero(np.isfinite(returns), axis=-2) if n_obs is None else n_obs) < min_observations
     still = ~(vol > 0.1 * _over_last(vol_floor))
     stuck = np.int8(0) if frozen_prices is None else frozen_prices * _STUCK
     reason = np.where(repeated_returns(returns, frozen_bars), _FROZEN, stuck)
-    reason = np.where(young, _YOUNG, np.where(infinite, _INFINITE, np.where(still, _STILL, reason)))
+    reason = np.where(still, _STILL, reason)
+    infinite = np.isinf(returns)
+    if np.count_nonzero(infinite):
+        reason = np.where(infinite.any(axis=-2), _INFINITE, reason)
+    reason = np.where(young, _YOUNG, reason)
     return Liveness(_OBSERVED[reason], reason)
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #cde235d7
@@ -227,13 +232,13 @@ def advance_sleeve_states(state: NDArray[np.int8], missed: NDArray[np.int64], en
     after = _NEXT_STATE[state, observed]
     count = np.maximum(missed + int(new_session), 1)
     held = after == HELD
-    if held.any():
+    if np.count_nonzero(held):
         after = np.where(held & (count > _over_last(held_sessions)), np.int8(QUARANTINED), after)
         after = np.where(held & ~has_target, np.int8(ABSENT), after)
         held = after == HELD
     quarantined, changed = after == QUARANTINED, np.asarray((after != state).any(axis=-1))
     members = (after == LIVE) | held
-    if not (held.any() or quarantined.any()):
+    if not (np.count_nonzero(held) or np.count_nonzero(quarantined)):
         return SleeveStates(after, np.zeros(count.shape, dtype=count.dtype), np.zeros(after.shape),
                             np.zeros(after.shape, dtype=bool), changed, members)
     was_member = (state == LIVE) | (state == HELD)
@@ -256,7 +261,7 @@ def quarantine_budget(state: NDArray[np.int8], entry_share: NDArray[np.float64])
     (...) array in [0, 1]; exactly 1 when nothing is quarantined.
     """
     out = state == QUARANTINED
-    if not out.any():
+    if not np.count_nonzero(out):
         return np.ones(state.shape[:-1])
     cash = np.where(out, entry_share, 0.0).sum(axis=-1)
     return np.asarray(np.minimum(np.maximum(1.0 - cash, 0.0), 1.0))
@@ -285,7 +290,7 @@ def limit_to_held(exposures: NDArray[np.float64], held: NDArray[np.float64], vol
     Source: SPEC section 4, "Sleeve states".
     """
     on = np.asarray(active, dtype=bool)
-    if not on.any():
+    if not np.count_nonzero(on):
         return exposures, np.ones(np.broadcast_shapes(exposures.shape[:-1], on.shape))
     by_gross = _ratio_up_to_one(np.abs(held).sum(axis=-1), np.abs(exposures).sum(axis=-1))
     by_vol = _ratio_up_to_one(np.asarray(held_vol, dtype=np.float64), np.asarray(vol, dtype=np.float64))

@@ -248,19 +248,19 @@ def _gate(optional: Floats, variance: Callable[[Floats], Floats], costs: Callabl
     blocked = np.zeros(optional.shape[:-1], dtype=np.bool_)
     if not np.count_nonzero(optional):
         return optional, blocked, 0
-    cost, listed, kept = costs(optional), optional, np.zeros(optional.shape)
+    cost, listed, kept = costs(optional), optional, None
     if expected_gain is not None:
         own = np.isfinite(expected_gain) & (optional != 0.0)
         worth = own & (np.where(own, expected_gain, 0.0) * np.abs(optional) - cost > HALF_GRID)
         worth &= (np.asarray(rule.haircut) > 0.0)[..., None]
         kept, listed = np.where(worth, optional, 0.0), np.where(own, 0.0, optional)
         blocked, cost = (own & ~worth).any(axis=-1), np.where(own, 0.0, cost)
-    if not np.count_nonzero(listed):
+    if kept is not None and not np.count_nonzero(listed):
         return kept, blocked, 0
     wanted = (listed != 0.0).any(axis=-1)
     ok = _worth_it(variance(listed), cost.sum(axis=-1), rule) & wanted
-    blocked = blocked | (wanted & ~ok)
-    return kept + listed * ok[..., None], blocked, 1
+    passed = listed * ok[..., None]
+    return passed if kept is None else kept + passed, blocked | (wanted & ~ok), 1
 
 # %% ../../nbs/17_stage7_turnover.ipynb #5f15b27c
 class TurnoverResult(NamedTuple):

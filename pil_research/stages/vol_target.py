@@ -45,7 +45,7 @@ def leverage_multiplier(ex_ante_vol: ArrayLike, goal: ArrayLike, leverage_max: A
     vol, goal, most = np.asarray(ex_ante_vol, float), np.asarray(goal, float), np.asarray(leverage_max, float)
     idle = (vol <= 0.0) | (goal <= 0.0)
     over = np.asarray(~idle & (goal > most * vol))
-    if not (idle.any() or over.any()):
+    if not (np.count_nonzero(idle) or np.count_nonzero(over)):
         return np.asarray(goal / vol), over
     ratio = goal / np.where(idle | over, 1.0, vol)
     clipped = ~idle & (goal > most * vol * (1.0 + 1e-10))
@@ -82,7 +82,7 @@ def target_volatility(book: NDArray[np.float64], ex_ante_vol: ArrayLike, target:
     vol = np.asarray(ex_ante_vol, dtype=np.float64)
     goal = np.asarray(target, dtype=np.float64) * np.asarray(allocated, dtype=np.float64)
     usable = np.isfinite(vol + goal) & (vol >= 0.0) & np.isfinite(book).all(axis=-1)
-    every = vol.shape == goal.shape == usable.shape and bool(usable.all())
+    every = vol.shape == goal.shape == usable.shape and np.count_nonzero(usable) == usable.size
     safe_vol, safe_goal = (vol, goal) if every else (np.where(usable, vol, 0.0), np.where(usable, goal, 0.0))
     leverage, clipped = leverage_multiplier(safe_vol, safe_goal, leverage_max)
     if not enabled:

@@ -1,0 +1,260 @@
+"""The journal decides again: bit for bit from archived inputs, and the first difference has a name and a price."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from desk import DAILY, DAYS, FOUR, IDS, INFO, NAMES, Desk, codes, history
+
+from pil_research.integrator import PortfolioIntegrator
+from pil_research.live import StateStore, replay, replay_command
+from pil_research.live.archive import Archive, Reader, time_from, time_text
+from pil_research.live.replay import _Replayer
+from pil_research.types import Kills, Operator, RegimeRead, Sleeve, Snapshot, StateError
+
+ROW, GOLDEN = 200, Path(__file__).parent / "golden" / "store_v1.sqlite"
+
+
+def eventful(path: Path) -> Desk:
+    """A fortnight with restarts, stale and refused inputs, a revision, a kill, a release and an operator."""
+    desk = Desk(path, kill_file=path.parent.parent / "KILL")
+    desk.run(ROW, ROW + 2)
+    desk.restart()
+    made = desk.snapshot(ROW + 3, regime=RegimeRead(label="crisis", confidence=0.6), flows=1e5, restricted={"S01": "no_short"})
+    desk.fill(desk.session.on_slot(made))
+    desk.session.on_slot(replace(desk.snapshot(ROW + 4), flows=float("nan")))
+    made = desk.snapshot(ROW + 4)
+    desk.fill(desk.session.on_slot(made, times={"prices": made.decided_at - pd.Timedelta(hours=2)}))
+    revised = history(ROW + 5)
+    changed = revised.returns.copy()
+    changed[10, 3] += 0.001
+    from pil_research.estimate import History
+
+    other = History(NAMES, IDS, changed, np.array(revised.target), np.array(revised.dates))
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 5, asset_returns=other)))
+    desk._history = None
+    assert desk.kill_file is not None
+    desk.kill_file.write_text('{"symbols": ["S02"], "who": "desk", "why": "halted"}')
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 6)))
+    desk.kill_file.write_text("")
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 6)))
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 7)))
+    desk.kill_file.unlink()
+    desk.restart()
+    desk.session.acknowledge(who="desk", why="all checked")
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 8, operator=Operator(who="d", why="w", release_kills=True))))
+    desk.run(ROW + 9, ROW + 10)
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 11, sleeves=None)))
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 12, equity=None, instruments=INFO.assign(half_spread_bps=2.0))))
+    return desk
+
+
+def test_an_eventful_fortnight_bit_for_bit(tmp_path: Path) -> None:
+    desk = eventful(tmp_path / "store" / "book.db")
+    kinds = [r.kind for r in desk.store.rows()]
+    assert {"decision", "held", "kill", "operator"} <= set(kinds) and kinds.count("decision") == 13
+    got = replay(desk.store)
+    assert got.ok and (got.decisions, got.notes) == (13, 3) and got.rows == len(kinds) and got.head == desk.store.head
+    assert replay(desk.path).ok  # read-only, beside the running writer
+    code, lines = replay_command(desk.path)
+    assert code == 0 and "13 decisions recomputed" in lines[0] and desk.store.head in lines[-1]
+
+
+def test_frames_and_histories_replay_alike(tmp_path: Path) -> None:
+    heads = []
+    for frames in (False, True):
+        desk = Desk(tmp_path / str(frames) / "book.db", frames=frames)
+        desk.run(ROW, ROW + 5)
+        assert replay(desk.store).ok
+        heads.append([r.payload["decision"]["exposures"] for r in desk.store.rows()])
+    assert heads[0] == heads[1]
+
+
+def test_the_first_difference_has_a_name_and_a_price(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "book.db")
+    desk.run(ROW, ROW + 5)
+
+    class Other(PortfolioIntegrator):
+        def build_target_book(self, snapshot: Snapshot) -> Any:
+            d = super().build_target_book(snapshot)
+            if snapshot.session < DAYS[ROW + 3]:
+                return d
+            moved = d.exposures.copy()
+            moved["S04"] += 1e-4
+            return replace(d, exposures=moved)
+
+    runner = _Replayer(desk.store, 0.0)
+    runner.integrator = Other(DAILY)
+    found = [d for d in map(runner.row, desk.store.rows()) if d]
+    assert len(found) == 3 and (found[0].seq, found[0].path) == (4, "exposures.S04")
+    assert found[0].dollars == pytest.approx(1e-4 * 5e6) and found[0].session == DAYS[ROW + 3].date().isoformat()
+    runner = _Replayer(desk.store, 1e-3)
+    runner.integrator = Other(DAILY)
+    assert not [d for d in map(runner.row, desk.store.rows()) if d]
+
+
+def test_another_configuration_shows_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "book.db")
+    desk.run(ROW, ROW + 1)
+    runner = _Replayer(desk.store, 0.0)
+    runner.integrator = PortfolioIntegrator(DAILY.replace(**{"vol_target.target": 0.09}))
+    first = next(d for d in map(runner.row, desk.store.rows()) if d)
+    assert first.path.startswith("exposures.") and first.dollars > 1000.0
+
+
+def rewrite(path: Path, table: str, sql: str, *values: Any) -> None:
+    """Edit a store although its triggers forbid it."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        triggers = [r[0] for r in db.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", (table,))]
+        for name in ("update", "delete"):
+            db.execute(f"DROP TRIGGER {table}_{name}")
+        db.execute(sql, values)
+        for t in triggers:
+            db.execute(t)
+        db.commit()
+
+
+def test_changed_or_lost_inputs_are_damage(tmp_path: Path) -> None:
+    """A store opens without reading every blob; whoever reads one that was changed gets a typed error."""
+    desk = Desk(tmp_path / "a" / "book.db")
+    desk.run(ROW, ROW + 3)
+    desk.store.close()
+    for n, sql in enumerate(("UPDATE blobs SET data = data || x'00' WHERE rowid = 5", "DELETE FROM blobs WHERE rowid = 5")):
+        copy = tmp_path / str(n) / "book.db"
+        copy.parent.mkdir(mode=0o700)
+        shutil.copy(desk.path, copy)
+        rewrite(copy, "blobs", sql)
+        code, lines = replay_command(copy)
+        assert code == 2 and lines[0].startswith("CORRUPT")
+        with StateStore(copy) as store, pytest.raises(StateError, match="damaged"):
+            store.verify() if not n else store.blob("0" * 64)
+
+
+def test_no_store_is_exit_code_2(tmp_path: Path) -> None:
+    code, lines = replay_command(tmp_path / "none.db")
+    assert code == 2 and lines[0].startswith("MISSING")
+
+
+# ---------------------------------------------------------------- the archive
+
+
+def test_a_snapshot_comes_back_whole() -> None:
+    rng, h = np.random.default_rng(3), history(ROW)
+    made = Snapshot(
+        session=DAYS[ROW], slot="event-2", decided_at=pd.Timestamp("2024-10-17 15:30:01.123456", tz="America/New_York"),
+        asof=pd.Timestamp("2024-10-17 19:29", tz="UTC"), asset_returns=h, equity=float("nan"), flows=-0.0,
+        prices=pd.Series([1.5, np.nan, -3.0], index=["A", "B", "C"]), positions=pd.Series([1, -2], index=["A", "B"]),
+        sleeves=(Sleeve(id="x", weights=None, capacity=float("inf"), role="cyclical", promoted_on=DAYS[0]),
+                 Sleeve(id="y", weights=pd.Series(rng.standard_normal(8), index=NAMES), expected_gain=pd.Series({"S01": 1e-300}),
+                        published_at=pd.Timestamp("2024-10-17 12:00", tz="Asia/Tokyo"))),
+        instruments=INFO.assign(multiplier=[50.0] * 7 + [np.nan], flag=[True, None] * 4, note=[None, "x"] * 4, n=range(8)),
+        regime=RegimeRead(label="risk_on", confidence=0.1), kills=Kills(symbols=("A",), who="w"), restricted={"A": "no_trade"},
+        operator=Operator(who="a", why="b", re_arm=True), sleeves_confirmed=True)
+    archive = Archive()
+    record = archive.record(made)
+    back = Reader(dict(archive.pending).__getitem__).snapshot(record)
+    twice = Archive()
+    assert twice.record(back) == record  # what comes back is recorded as the same thing
+    assert back.decided_at == made.decided_at and str(back.decided_at.tz) == "America/New_York" and back.asof == made.asof
+    assert np.isnan(back.equity) and back.positions.to_dict() == {"A": 1.0, "B": -2.0} and np.isnan(back.prices["B"])
+    assert back.sleeves[0].weights is None and back.sleeves[0].capacity == np.inf and back.sleeves[1].published_at.hour == 12
+    assert back.asset_returns.digest == h.digest and back.operator == made.operator and back.kills == made.kills
+    assert back.instruments["note"].tolist()[1] == "x" and back.instruments["flag"].tolist()[:2] == [True, None]
+
+
+@pytest.mark.parametrize("text", ["2026-03-08 01:59:59.999999999", "2026-11-01 00:30", "2026-07-01"])
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Asia/Kolkata", None])
+def test_times_come_back(text: str, zone: str | None) -> None:
+    at = pd.Timestamp(text, tz=zone)
+    back = time_from(time_text(at))
+    assert back == at and back is not None and (back.tzinfo is None) == (zone is None)
+
+
+def test_a_day_costs_a_day(tmp_path: Path) -> None:
+    """Only new rows, changed arrays and the decision are stored: constant size a session, small beside the history."""
+    desk, sizes = Desk(tmp_path / "book.db", config=FOUR), []
+    for row in range(ROW, ROW + 12):
+        before = blob_bytes(desk.store)
+        for slot in desk.calendar.slots(DAYS[row]):
+            desk.fill(desk.session.on_slot(desk.snapshot(row, slot.name)))
+        sizes.append(blob_bytes(desk.store) - before)
+    day = np.array(sizes[1:])
+    assert sizes[0] > 15 * day.max() and day.max() < 1.5 * day.min() and day.max() < 8_000
+    assert replay(desk.store).ok
+
+
+def blob_bytes(store: StateStore) -> int:
+    return int(store._db.execute("SELECT coalesce(sum(length(data)), 0) FROM blobs").fetchone()[0])
+
+
+def test_a_restart_does_not_store_the_history_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "book.db", frames=True)
+    desk.run(ROW, ROW)
+    first = blob_bytes(desk.store)
+    for row in range(ROW + 1, ROW + 6):
+        desk.restart()
+        desk.run(row, row)
+    assert blob_bytes(desk.store) < 1.3 * first and replay(desk.store).ok
+
+
+@pytest.mark.slow
+def test_three_years_with_restarts_replay(tmp_path: Path) -> None:
+    """About 2,400 decisions at four slots a day, a restart every third session."""
+    desk, rng = Desk(tmp_path / "book.db", config=FOUR), np.random.default_rng(0)
+    for row in range(ROW, len(DAYS) - 1):
+        if rng.random() < 1 / 3:
+            desk.restart()
+        for slot in desk.calendar.slots(DAYS[row]):
+            desk.fill(desk.session.on_slot(desk.snapshot(row, slot.name)))
+    got = replay(desk.store)
+    assert got.ok and got.decisions > 2300 and desk.store.verify()["rows"] == got.rows
+
+
+# ---------------------------------------------------------------- a store of version 1, for ever
+
+
+def make_golden() -> None:
+    """How the golden store was made; run with PIL_MAKE_GOLDEN=1, only while version 1 is unreleased."""
+    import tempfile
+
+    path = Path(tempfile.mkdtemp()) / "store" / "book.db"
+    desk = Desk(path)
+    desk.run(ROW, ROW + 2)
+    desk.session.on_slot(replace(desk.snapshot(ROW + 3), flows=float("nan")))
+    desk.fill(desk.session.on_slot(desk.snapshot(ROW + 3)))
+    desk.store.close()
+    GOLDEN.parent.mkdir(exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=DELETE")
+        db.execute(f"VACUUM INTO '{GOLDEN}.new'")
+    os.replace(f"{GOLDEN}.new", GOLDEN)
+
+
+if os.environ.get("PIL_MAKE_GOLDEN"):
+    make_golden()
+
+
+def test_a_store_of_version_1_opens_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "book.db"
+    path.parent.mkdir(mode=0o700)
+    shutil.copy(GOLDEN, path)
+    desk = Desk(path)
+    state, memory = desk.session.state, desk.session.memory
+    assert [r.kind for r in desk.store.rows()] == ["decision"] * 3 + ["held", "decision"] and state.seq == 4
+    assert memory.session == DAYS[ROW + 3].date().isoformat() and memory.holds == 0 and state.symbols == tuple(NAMES)
+    assert desk.store.verify()["rows"] == 5
+    for row in desk.store.rows():
+        if row.kind == "decision":
+            for o in row.payload["decision"]["orders"]:
+                desk.positions[o["vehicle"]] += o["quantity"] * (1 if o["side"] == "buy" else -1)
+    d = desk.session.on_slot(desk.snapshot(ROW + 4))
+    assert d.status == "ok" and codes(d) == [] and replay(desk.store, tolerance=1e-6).ok
