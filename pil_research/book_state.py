@@ -26,10 +26,15 @@ _OVER_SLEEVES = ("base", "tilted", "target", "smoothed", "applied", "members", "
 _FILL: Mapping[str, Any] = {"joined": -1}
 
 
+def _tuples(x: Any) -> Any:
+    return tuple(map(_tuples, x)) if isinstance(x, list) else x
+
+
 def encode(x: Any) -> Any:
     """Arrays to nested tuples; NaN to None and infinities to text, so that equality and JSON are exact."""
     if isinstance(x, np.ndarray):
-        return encode(x.tolist())
+        finite = x.dtype.kind in "biu" or (x.dtype.kind == "f" and bool(np.isfinite(x).all()))
+        return _tuples(x.tolist()) if finite else encode(x.tolist())
     if isinstance(x, (list, tuple)):
         return tuple(encode(v) for v in x)
     if isinstance(x, float) and not math.isfinite(x):

@@ -182,6 +182,14 @@ def _doctor(args: argparse.Namespace) -> int:
     say("", "all good" if not bad else f"{bad} things need attention")
     return 2 if bad else 0
 
+
+def _replay(args: argparse.Namespace) -> int:
+    from pil_research.live import replay_command
+
+    code, lines = replay_command(args.store)
+    say(*lines)
+    return code
+
 # %% ../nbs/60_cli.ipynb #1a14ce94
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `pil`."""
@@ -209,6 +217,8 @@ def build_parser() -> argparse.ArgumentParser:
     _book_options(_command(commands, "book", _book, "target book of a panel's last session"))
     doctor = _command(commands, "doctor", _doctor, "versions, BLAS, threads, optional packages, data; leaks in sleeves")
     doctor.add_argument("--leaks", metavar="DIR", help="look for sleeves that know the future, in a panel folder")
+    replay = _command(commands, "replay", _replay, "recompute every decision of a live store, bit for bit")
+    replay.add_argument("store", help="the store's file")
     return parser
 
 # %% ../nbs/60_cli.ipynb #056d6fee

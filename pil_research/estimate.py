@@ -148,7 +148,7 @@ class History:
         self._since, self._ever = np.zeros(len(self.symbols)), np.zeros(len(self.symbols), dtype=bool)
         given = np.full((len(dates), len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns
         self._hash, self._digests = hashlib.sha256(repr((self.symbols, self.sleeve_ids)).encode()), list[str]()
-        _fill_rows(self, np.asarray(returns, dtype=float), np.asarray(targets, dtype=float), dates, given)
+        _fill_rows(self, np.ascontiguousarray(returns, dtype=float), np.ascontiguousarray(targets, dtype=float), dates, given)
 
     def append(self, date: np.datetime64, returns: Floats, targets: Floats, sleeve_returns: Floats | None = None) -> None:
         """Add one bar: returns `(M,)` and the targets `(K, M)` published at its close."""

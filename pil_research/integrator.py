@@ -8,12 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from . import __version__
+from .approval import load_approval
 from .base_weights import BaseWeights
 from .book_state import encode, realign_state, state_from, state_values, stored_kills
 from .border import check_returns, check_snapshot, history_from_frames, need_time
@@ -227,15 +231,13 @@ class PortfolioIntegrator:
 
     def __init__(self, config: PILConfig, state: BookState | None = None) -> None:
         self.config, self._fingerprint = config, config.fingerprint()
-        self._params = stack_configs([config])
-        self._set = CovarianceSet.of(config)
-        self._settings = EstimateSettings.of(config)
+        self._params, self._kills = stack_configs([config]), Kills()
+        self._set, self._settings = CovarianceSet.of(config), EstimateSettings.of(config)
         self._ids: tuple[str, ...] = ()
         self._symbols: tuple[str, ...] = ()
         self._arrays: StepState | None = None
         self._clusters: tuple[str, tuple[int, ...]] = ("", ())
         self._next_clusters: tuple[str, tuple[int, ...]] = self._clusters
-        self._kills = Kills()
         self._seq, self._last_id, self._last_hash, self._last_session = 0, "", "", ""
         self._last: Decision | None = None
         self._stored: Mapping[str, Any] = {}
@@ -246,6 +248,11 @@ class PortfolioIntegrator:
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
             _restore(self, state)
+
+    @classmethod
+    def from_approval(cls, path: str | Path, *, now: datetime, override: Operator | None = None) -> PortfolioIntegrator:
+        """Built on what an approval file ships; ConfigError ``APPROVAL_*`` if missing, changed, expired, refused, foreign."""
+        return cls(load_approval(path, now, __version__, override))
 
     @property
     def state(self) -> BookState:

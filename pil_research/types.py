@@ -461,7 +461,11 @@ def decision_html(d: Decision) -> str:
 # %% ../nbs/00_types.ipynb #929702b3
 def plain(x: Any) -> Any:
     """Plain JSON values of a nested structure: numpy to Python, tuples to lists, non-finite numbers to None."""
-    if isinstance(x, Mapping):
+    if x is None or type(x) in (str, int, bool):
+        return x
+    if type(x) is float:
+        return x if math.isfinite(x) else None
+    if isinstance(x, (dict, Mapping)):
         return {str(k): plain(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
         return [plain(v) for v in x]
@@ -473,7 +477,7 @@ def plain(x: Any) -> Any:
         return int(x)
     if isinstance(x, (float, np.floating)):
         return float(x) if math.isfinite(float(x)) else None
-    return x if x is None else str(x)
+    return str(x)
 
 
 def _passport_of(decision: Decision, name: str) -> Any:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pil_research import __version__, approval
 from pil_research.approval import GATES, canonical_json, load_approval, open_approval, seal, shipped_config
 from pil_research.config import PILConfig
+from pil_research.integrator import PortfolioIntegrator
 from pil_research.research import approval as written
 from pil_research.research.ladder_study import RUNGS
 from pil_research.research.verdict import Verdict, judge
@@ -310,3 +311,14 @@ def test_research_reads_with_the_schema_too(file: Path) -> None:
 def test_withdrawn_is_moved_aside(file: Path) -> None:
     aside = written.withdraw_approval(file)
     assert aside is not None and aside.exists() and not file.exists() and written.withdraw_approval(file) is None
+
+
+def test_the_integrator_is_built_on_what_ships(file: Path) -> None:
+    got = PortfolioIntegrator.from_approval(file, now=LATER)
+    assert got.config == load_approval(file, LATER, __version__)
+    with pytest.raises(ConfigError) as refused:
+        PortfolioIntegrator.from_approval(file, now=NOW + timedelta(days=4000))
+    assert refused.value.code == "APPROVAL_EXPIRED"
+    with pytest.raises(ConfigError) as refused:
+        PortfolioIntegrator.from_approval(file.with_name("absent.json"), now=LATER)
+    assert refused.value.code == "APPROVAL_MISSING"

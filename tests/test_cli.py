@@ -218,3 +218,8 @@ def test_readme_builder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "secret" not in text and "#|" not in text and "answer = 42" in text and "    42" in text and "```python" in text
     target.write_text(text + "drift")
     assert build.main([*argv, "--check"]) == 1
+
+
+def test_replay_names_a_missing_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["replay", str(tmp_path / "absent.db")]) == 2
+    assert "absent.db" in capsys.readouterr().out

@@ -29,7 +29,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_numbered_notebook_is_a_page_in_one_contents(source: Path) -> None:
-    contents = [x for name in ("stages", "estimates", "research") for x in (source / f"{name}.md").read_text().splitlines()
+    contents = [x for name in ("stages", "live", "estimates", "research")
+                for x in (source / f"{name}.md").read_text().splitlines()
                 if x.startswith("nbs/")]
     assert sorted(contents) == sorted(f"nbs/{p.stem}" for p in (ROOT / "nbs").glob("[0-9]*.ipynb"))
     assert all((source / f"{x}.ipynb").is_file() for x in contents)

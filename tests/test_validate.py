@@ -158,7 +158,9 @@ def test_jobs_must_be_positive(tmp_path: Path) -> None:
 
 
 SLOW = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits it ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from pil_research.research import validate
