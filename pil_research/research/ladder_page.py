@@ -40,7 +40,8 @@ __all__ = ['ACTIONS', 'VARIANT', 'SEED_UPLIFT', 'RHOS', 'METHOD', 'uplift_table'
 
 # %% ../../nbs/58b_ladder_page.ipynb #80d667df
 ACTIONS = {"ship_hrp": "Action: HRP is the candidate. It ships only if the overfitting, sensitivity and stress gates agree.",
-           "ship_1n_risk": "Action: ship 1/N-risk (equal weights after Stage 0, same Stages 2 to 8)."}
+           "ship_1n_risk": "On this gate alone: 1/N-risk (equal weights after Stage 0, same Stages 2 to 8). "
+                           "The index page has the action over all gates."}
 
 
 def _gap(row: Mapping[str, object]) -> str:

@@ -418,6 +418,12 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     return _collect(panel, tracks, groups, a, b, account)
 
 # %% ../../nbs/51_walk_forward.ipynb #8920cff0
+def _joined(groups: Sequence[_Group], name: str, back: Ints) -> NDArray[Any]:
+    """One record of all groups, session x track, in the order of the tracks; the groups' copies are let go."""
+    parts = [np.stack(g.record.pop(name)) for g in groups]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)[:, back]
+
+
 def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a: int, b: int,
              account: float) -> WalkForward:
     """Tables from the records of all groups, in the order of the tracks."""
@@ -426,10 +432,10 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
     back = np.argsort(order)
     exposures = {g.tracks[i].name: pd.DataFrame(book, index=dates, columns=list(panel.symbols)) for g in groups
                  for i, book in zip(g.kept, np.stack(g.record.pop("exposures"), axis=1) if g.kept else (), strict=True)}
-    rows = {k: np.concatenate([np.stack(g.record[k]) for g in groups], axis=1)[:, back] for k in groups[0].record}
-    tables = {k: pd.DataFrame(rows[k], index=dates, columns=list(names)) for k in _TABLES}
+    rows = {k: _joined(groups, k, back) for k in tuple(groups[0].record)}
+    tables = {k: pd.DataFrame(rows.pop(k), index=dates, columns=list(names), copy=False) for k in _TABLES}
     ids = list(panel.sleeve_ids)
-    weights = {n: pd.DataFrame(rows["ramped"][:, i], index=dates, columns=ids) for i, n in enumerate(names)}
+    weights = {n: pd.DataFrame(rows["ramped"][:, i], index=dates, columns=ids, copy=False) for i, n in enumerate(names)}
     binding = pd.DataFrame(rows["bound"].sum(axis=0), index=list(names), columns=list(BINDING))
     states = [_one(g.state, i) for g in groups for i in range(len(g.tracks))]
     first = groups[0]
