@@ -27,11 +27,11 @@ $(STAMP): requirements.lock setup.py settings.ini pyproject.toml
 	@echo "[setup] done"
 
 demo: $(STAMP)  ## validate on real futures with small settings; prints gates, action and the path of the index
-	@echo "[demo] every report on real futures with small settings, then the verdict: several minutes, two reports at a time"
+	@echo "[demo] every report on real futures with small settings, then the verdict: about four minutes, two reports at a time"
 	$(BIN)/pil demo
 
 test: $(STAMP)  ## every test; see CONTRIBUTING.md for what each part proves
-	@echo "[test] about 2,100 tests in three to four minutes on two cores"
+	@echo "[test] about 3,100 tests in three to four minutes on two cores"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)  ## the slow tier as well
