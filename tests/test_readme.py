@@ -69,7 +69,7 @@ def test_commands_are_shown_with_what_they_printed() -> None:
     assert set(shown) == {"demo", "test"}  # a first capture of `make test` needs this test green, so its block may be empty
     for command, block in shown.items():
         assert not block or block.startswith(f"```text\n$ make {command}\n")
-    assert "1/N-risk" in shown["demo"] and "report.html" in shown["demo"]
+    assert "1/N-risk" in shown["demo"] and "runs/index.html" in shown["demo"]
 
 
 def test_captured_output_lands_between_its_markers() -> None:
