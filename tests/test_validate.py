@@ -319,3 +319,10 @@ def test_a_larger_ledger_between_report_and_index_moves_the_gate(tmp_path: Path)
     passing_runs(tmp_path)
     fill_ledger(tmp_path, 4000)
     assert "4,000 trials in the ledger now" in index.build_index(tmp_path).read_text()
+
+
+def test_an_unknown_profile_stops_everything_once(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(InputError) as refused:
+        validate.validate(tmp_path, profile="nope", say=lines.append)
+    assert refused.value.code == "UNKNOWN_PROFILE" and lines == [] and not list(tmp_path.iterdir())

@@ -210,7 +210,7 @@ def validate(runs: str | Path = "runs", *, profile: str = "full", given: Mapping
     Raises
     ------
     InputError
-        If `jobs` is below 1, or the data or the configuration cannot be read. A report that fails is an outcome.
+        If `jobs` is below 1, the profile unknown, or data or configuration unreadable. A report that fails is an outcome.
     """
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}", code="BAD_JOBS", field="jobs", value=jobs, limit=1)
@@ -222,6 +222,8 @@ def validate(runs: str | Path = "runs", *, profile: str = "full", given: Mapping
         try:
             job = plan_job(report, profile, given or {}, root)
         except PilError as e:
+            if e.code == "UNKNOWN_PROFILE":
+                raise  # wrong for every report alike
             outcomes.append(Outcome(report=report, state="failed", seconds=0.0, headline=f"{e.code}: {e}"))
             say(_line(outcomes[-1]))
             continue
