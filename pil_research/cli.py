@@ -11,21 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .commands import command_modules, complain, say
+
 # %% auto #0
-__all__ = ['PARAMETERS', 'say', 'complain', 'cause_and_remedy', 'build_parser', 'main']
+__all__ = ['PARAMETERS', 'cause_and_remedy', 'build_parser', 'main']
 
 # %% ../nbs/60_cli.ipynb #33de53fa
-def say(*lines: str) -> None:
-    """Write lines to standard output."""
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-
-
-def complain(*lines: str) -> None:
-    """Write lines to standard error."""
-    sys.stderr.write("\n".join(lines) + "\n")
-
-
 def cause_and_remedy(error: Exception) -> tuple[str, str]:
     """One line of cause and one of remedy: the last clause of a message is what to do."""
     message = " ".join(str(error).split())
@@ -130,17 +121,6 @@ def _index(args: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/60_cli.ipynb #64c3baa3
-def _data_check(args: argparse.Namespace) -> int:
-    from pil_research.research.data import check_panel
-
-    defects = check_panel(args.folder)
-    for d in defects:
-        say(f"{d.severity}: {d.column or '-'} {d.date or '-'}: {d.what}", f"    fix: {d.fix}")
-    errors = sum(d.severity == "error" for d in defects)
-    say(f"{errors} errors, {len(defects) - errors} warnings in {Path(args.folder).name}")
-    return 2 if errors else 0
-
-
 def _config(args: argparse.Namespace) -> int:
     from pil_research.config import PILConfig
 
@@ -208,9 +188,6 @@ def build_parser() -> argparse.ArgumentParser:
     _validate_options(validate)
     _verdict_options(_command(commands, "verdict", _verdict, "gates and action of a folder of runs, as exit code too"))
     _runs_option(_command(commands, "index", _index, "rebuild the index of all runs"))
-    data = _command(commands, "data", _data_check, "check a panel folder")
-    data.add_argument("action", choices=["check"])
-    data.add_argument("folder")
     config = _command(commands, "config", _config, "show or check a configuration")
     config.add_argument("action", choices=["show", "check"])
     config.add_argument("file", nargs="?", help="TOML file (default: the defaults)")
@@ -219,6 +196,8 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--leaks", metavar="DIR", help="look for sleeves that know the future, in a panel folder")
     replay = _command(commands, "replay", _replay, "recompute every decision of a live store, bit for bit")
     replay.add_argument("store", help="the store's file")
+    for name, module in command_modules().items():
+        module.options(_command(commands, name, module.run, module.HELP))
     return parser
 
 # %% ../nbs/60_cli.ipynb #056d6fee
