@@ -49,7 +49,8 @@ from pil_research.research.legacy_signals import (
 )
 from pil_research.research.metrics import sharpe
 from pil_research.research.panel import Panel
-from pil_research.research.walk_forward import CarryCosts, Track, WalkForward, run_tracks
+from pil_research.research.panel_arrays import CarryCosts
+from pil_research.research.walk_forward import Track, WalkForward, run_tracks
 from pil_research.research.weaknesses import DEMONSTRATIONS, Weakness, example_panel, weakness_table
 from pil_research.types import InputError
 

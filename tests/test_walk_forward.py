@@ -378,3 +378,21 @@ def test_start_never_comes_before_the_common_one() -> None:
 def test_missing_targets_helper_matches_the_panel() -> None:
     made = without(snapshot_at(PANEL, PANEL.dates[280], equity=5e6), "sleeve_a")
     assert made.sleeves is not None and made.sleeves[0].weights is None and made.sleeves[1].weights is not None
+
+
+def test_only_the_tables_asked_for_are_kept_and_others_say_so() -> None:
+    from pil_research.research.walk_forward import TABLES
+
+    tracks = [Track(name="a", config=PILConfig()), Track(name="b", config=PILConfig().replace(**{"allocation.method": "erc"}))]
+    whole = run_tracks(PANEL, tracks)
+    few = run_tracks(PANEL, tracks, tables=("returns", "rungs"))
+    pd.testing.assert_frame_equal(few.returns, whole.returns)
+    pd.testing.assert_frame_equal(few.rungs, whole.rungs)
+    for name in sorted(set(TABLES) - {"returns", "rungs"}):
+        with pytest.raises(InputError, match=name) as err:
+            getattr(few, name)["a"]
+        assert err.value.code == "NOT_KEPT"
+    with pytest.raises(InputError, match="equity"):
+        few.select({"a": "z"}).equity.mean()
+    with pytest.raises(InputError, match="UNKNOWN_TABLE|nosuch"):
+        run_tracks(PANEL, tracks, tables=("nosuch",))

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+
 
 from ..border import history_from_frames
 from ..config import PILConfig
 from ..estimate import History
 from ..integrator import PortfolioIntegrator
 from .panel import Panel
-from ..types import Decision, InputError, RegimeRead, Sleeve, Snapshot
+from .panel_arrays import CarryCosts, holding_cost, panel_arrays
+from .walk_forward import snapshot_at
+from ..types import Decision, InputError
 
 Progress = Callable[[Iterable[int], int], Iterable[int]]
 
@@ -33,35 +35,6 @@ class BookWalk:
     history: History  # rows the decision could see
     equity: pd.Series  # before each decision
     gross: pd.Series  # exposure after each decision
-
-
-def _target_cube(panel: Panel) -> NDArray[np.float64]:
-    """Targets (T, K, M); NaN rows where nothing was published, zeros for symbols left out."""
-    cube = panel.target_array()
-    silent = np.isnan(cube).all(axis=2, keepdims=True)
-    return np.asarray(np.where(silent, np.nan, np.where(np.isnan(cube), 0.0, cube)))
-
-
-def _history_before(panel: Panel, row: int) -> History:
-    past = [Sleeve(id=s, weights=None, history=panel.targets[s].iloc[:row]) for s in panel.sleeve_ids]
-    return history_from_frames(panel.returns.iloc[:row], past, panel.dates[row])
-
-# %% ../../nbs/58g0_book_walk.ipynb #f002a776
-def _snapshot(panel: Panel, history: History, targets: NDArray[np.float64], row: int, equity: float,
-              positions: pd.Series) -> Snapshot:
-    """What session `row` looks like at 15:30 New York; targets and regime of the row before."""
-    session, regime, sleeves = panel.dates[row], None, []
-    for k, name in enumerate(panel.sleeve_ids):
-        facts, last = panel.sleeves.loc[name].to_dict(), targets[row - 1, k]
-        known = {f: None if pd.isna(facts[f]) else facts[f] for f in ("capacity", "promoted_on", "demoted_on")}
-        weights = pd.Series(last, index=panel.returns.columns) if np.isfinite(last).all() else None
-        sleeves.append(Sleeve(id=name, weights=weights, role=str(facts["role"]), **known))
-    if panel.regime is not None and pd.notna(panel.regime["label"].iloc[row - 1]):
-        read = panel.regime.iloc[row - 1]
-        regime = RegimeRead(label=str(read["label"]), confidence=float(read["confidence"]))
-    return Snapshot(session=session, slot="15:30", decided_at=pd.Timestamp(f"{session.date()} 15:30", tz="America/New_York"),
-                    asset_returns=history, sleeves=tuple(sleeves), equity=equity, regime=regime, positions=positions,
-                    instruments=panel.instruments)
 
 # %% ../../nbs/58g0_book_walk.ipynb #71dcbbab
 def walk_to_last_session(panel: Panel, config: PILConfig, *, sessions: int = 250, equity: float = 5e6,
@@ -88,18 +61,22 @@ def walk_to_last_session(panel: Panel, config: PILConfig, *, sessions: int = 250
     if not 1 <= sessions <= n - 2:
         raise InputError(f"sessions must be from 1 to {n - 2} on this panel, got {sessions}", code="TOO_SHORT",
                          field="sessions", value=sessions, limit=n - 2)
-    first, targets = n - sessions, _target_cube(panel)
-    returns = panel.returns.to_numpy(dtype=np.float64)
-    history, book = _history_before(panel, first), PortfolioIntegrator(config)
-    held, equities, gross = np.zeros(m), [], []
+    first, arrays, carry = n - sessions, panel_arrays(panel), CarryCosts()
+    returns, targets = panel.returns.to_numpy(dtype=np.float64), panel.target_array()
+    published = snapshot_at(panel, panel.dates[first], equity=None).sleeves or ()
+    history = history_from_frames(panel.returns.iloc[:first], published, panel.dates[first])
+    book, held, equities, gross = PortfolioIntegrator(config), np.zeros(m), [], []
     for row in progress(range(first, n), sessions) if progress else range(first, n):
         positions = pd.Series(held * equity, index=panel.returns.columns)
-        decision = book.build_target_book(_snapshot(panel, history, targets, row, equity, positions))
+        decision = book.build_target_book(snapshot_at(panel, panel.dates[row], equity=equity, positions=positions,
+                                                      history=history))
         e = decision.exposures.reindex(panel.returns.columns).fillna(0.0).to_numpy()
         bar = np.where(np.isnan(returns[row]), 0.0, returns[row])
         equities.append(equity)
         gross.append(float(np.abs(e).sum()))
-        grown = 1.0 + float(e @ bar) - float(np.nan_to_num(decision.numbers["trade_cost"]))
+        carried = holding_cost(e, funded=arrays.market.funded, half_spread=arrays.half_spread[row - 1],
+                               fee=arrays.fee[row - 1], carry=carry)
+        grown = 1.0 + float(e @ bar) - float(np.nan_to_num(decision.numbers["trade_cost"])) - float(carried)
         held, equity = e * (1.0 + bar) / grown, equity * grown
         if row < n - 1:
             history.append(np.datetime64(panel.dates[row].date()), returns[row], targets[row])

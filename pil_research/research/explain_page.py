@@ -18,7 +18,16 @@ from scipy.spatial.distance import squareform
 
 from ..config import PILConfig
 from .explain import BookExplained
-from .page import facts_html, figure_html, number, page_html, section_html, table_html, text, verdict_html
+from pil_research.research.page import (
+    data_section_html,
+    figure_html,
+    number,
+    page_html,
+    section_html,
+    table_html,
+    text,
+    verdict_html,
+)
 from .plots import INK, PALETTE, figure, svg
 from .report import write_run
 from ..types import plain
@@ -223,15 +232,12 @@ def _check_section(book: BookExplained) -> str:
 def _data_section(book: BookExplained, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
     d, equity = book.walk.decision, book.walk.equity
     seen = pd.Timestamp(book.walk.history.dates[-1])
-    rows: dict[str, object] = {
-        "Data": facts.get("name", ""), "Source": facts.get("source", ""), "Data hash": facts.get("hash", ""),
+    own = {
         "Session and slot": f"{d.session:%Y-%m-%d} {d.slot}; decided on bars to {seen:%Y-%m-%d}",
         "Account": f"{len(equity)} sessions from {equity.index[0]:%Y-%m-%d}, equity {equity.iloc[0]:,.0f} to "
-                   f"{equity.iloc[-1]:,.0f}; fractional positions, the decision's own cost estimates",
+                   f"{equity.iloc[-1]:,.0f}; fractional positions; the decision's own cost estimates, financing, borrow and roll",
         "Haircuts": ", ".join(f"{k} {v:.3g}" for k, v in d.haircuts.items())}
-    rows |= {k.replace("_", " ").capitalize(): v for k, v in run.items()}
-    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
-    return section_html("Data and account", facts_html(rows), notes)
+    return data_section_html(facts, own, run, title="Data and account", panel=("name", "source", "hash"))
 
 # %% ../../nbs/58g_explain_page.ipynb #4c34cbfa
 def explain_html(book: BookExplained, facts: Mapping[str, Any], config: PILConfig, run: Mapping[str, str] | None = None) -> str:

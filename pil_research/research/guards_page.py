@@ -15,7 +15,15 @@ from matplotlib.axes import Axes
 
 from .guards import BASE, GuardResult, guard_checks
 from .ladder_result import STATUS
-from .page import facts_html, figure_html, number, page_html, section_html, table_html, text, verdict_html
+from pil_research.research.page import (
+    data_section_html,
+    figure_html,
+    number,
+    page_html,
+    section_html,
+    table_html,
+    verdict_html,
+)
 from .plots import INK, PALETTE, figure, svg
 from .report import write_run
 from ..types import plain
@@ -151,14 +159,9 @@ METHOD = (
 
 
 def _data_section(r: GuardResult, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
-    labels = {"name": "Data", "source": "Source", "start": "Panel start", "end": "Panel end", "n_obs": "Panel sessions",
-              "n_symbols": "Markets", "hash": "Data hash"}
-    rows = {label: facts[key] for key, label in labels.items() if key in facts}
-    rows |= {"Test sessions": f"{r.n_obs:,} ({r.start} to {r.end})", "Bootstrap": f"stationary, paired, {r.n_draws:,} draws",
+    own = {"Test sessions": f"{r.n_obs:,} ({r.start} to {r.end})", "Bootstrap": f"stationary, paired, {r.n_draws:,} draws",
              "Trials in the ledger": f"{r.n_trials:,}"}
-    rows |= {k.replace("_", " ").capitalize(): v for k, v in run.items()}
-    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
-    return section_html("Data and method", facts_html(rows), notes, intro=METHOD)
+    return data_section_html(facts, own, run, intro=METHOD)
 
 # %% ../../nbs/58f_guards_page.ipynb #8322a959
 def guards_html(result: GuardResult, facts: Mapping[str, Any], run: Mapping[str, str] | None = None) -> str:

@@ -15,6 +15,7 @@ from .ladder import BENCHMARK, CHALLENGER, LEGACY, Study, signed
 from .ladder_result import LadderResult
 from .metrics import diversification_uplift, drawdowns
 from pil_research.research.page import (
+    data_section_html,
     facts_html,
     figure_html,
     number,
@@ -262,15 +263,9 @@ METHOD = (
 
 
 def _data_section(result: LadderResult, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
-    labels = {"name": "Data", "source": "Source", "start": "Panel start", "end": "Panel end", "n_obs": "Panel sessions",
-              "n_symbols": "Markets", "cash": "Cash rate", "assumed_costs": "Markets with a cost input from the class table",
-              "hash": "Data hash"}
-    rows = {label: facts[key] for key, label in labels.items() if key in facts}
-    rows |= {"Test sessions": f"{result.verdict.n_obs:,} ({result.verdict.start} to {result.verdict.end})",
+    own = {"Test sessions": f"{result.verdict.n_obs:,} ({result.verdict.start} to {result.verdict.end})",
              "Bootstrap": f"stationary, mean block {result.block:.0f} bars, {result.n_draws:,} draws, fixed seed"}
-    rows |= {k.replace("_", " ").capitalize(): v for k, v in run.items()}
-    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
-    return section_html("Data and method", facts_html(rows), notes, _sleeve_table(result, facts), intro=METHOD)
+    return data_section_html(facts, own, run, _sleeve_table(result, facts), intro=METHOD)
 
 
 def _sleeve_table(result: LadderResult, facts: Mapping[str, Any]) -> str:

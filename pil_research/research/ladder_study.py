@@ -15,7 +15,7 @@ from ..config import PILConfig
 from .ladder import LEGACY
 from .legacy import LegacyTrack, run_legacy
 from .panel import Panel
-from .walk_forward import _TABLES, Track, WalkForward, run_tracks
+from .walk_forward import SESSION_TABLES, Track, WalkForward, run_tracks
 from ..types import InputError
 
 # %% auto #0
@@ -70,7 +70,7 @@ def legacy_walks(panel: Panel, base: PILConfig, like: WalkForward, settings: Map
 
 def join_walks(a: WalkForward, b: WalkForward) -> WalkForward:
     """Tracks of two walks over the same sessions side by side; `tracks` and `final_states` stay those of `a`."""
-    tables: dict[str, Any] = {t: pd.concat([getattr(a, t), getattr(b, t)], axis=1) for t in _TABLES}
+    tables: dict[str, Any] = {t: pd.concat([getattr(a, t), getattr(b, t)], axis=1) for t in SESSION_TABLES}
     rows = {t: pd.concat([getattr(a, t), getattr(b, t)], axis=0) for t in ("binding", "rungs")}
     meta = {**a.meta, **{k: v for k, v in b.meta.items() if k not in a.meta}}
     return WalkForward(dates=a.dates, names=a.names + b.names, sleeve_weights={**a.sleeve_weights, **b.sleeve_weights},

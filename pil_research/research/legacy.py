@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +19,8 @@ from .legacy_book import LegacyBook, book_vols, legacy_book
 from .legacy_orders import KillState, LegacyOrders, metadata_vol, plan_orders, read_kill_tier
 from .legacy_signals import LegacyParams, LegacySignals, SignalInputs, legacy_signals, sector_table
 from .panel import Panel
-from .walk_forward import CarryCosts, Track, WalkForward, _bounds, _holding, _prepare, first_session
+from .panel_arrays import CarryCosts, holding_cost, panel_arrays, session_range
+from .walk_forward import Track, WalkForward, first_session
 from ..stages.turnover import cost_of, cost_terms
 from ..types import BINDING, InputError
 
@@ -50,7 +50,7 @@ class LegacyHistory:
 
     def __init__(self, panel: Panel, params: LegacyParams | None = None, config: PILConfig | None = None) -> None:
         self.params = params or LegacyParams()
-        self.prepared = q = _prepare(panel, False, 1.0)
+        self.prepared = q = panel_arrays(panel)
         self.est = Estimator(q.history, EstimateSettings.of(config or PILConfig()), ())
         self.impact = q.market.impact * (config or PILConfig()).turnover.impact
         admitted = np.ones(q.observed.shape, dtype=np.bool_)
@@ -93,8 +93,8 @@ class LegacyAccount:
     def settle(self, t: int, target: Floats, part: float = 1.0) -> tuple[Floats, Floats, Floats]:
         """Trade to `target`, then live through `part` of bar `t`; returns net return, costs and one-way turnover."""
         q, row, now = self.prepared, t - 1, self.held
-        x = SimpleNamespace(half_spread=q.half_spread[row], fee=q.fee[row])
-        terms = cost_terms(half_spread=x.half_spread, fee=x.fee, impact=self.history.impact, adv=q.market.adv,
+        spread, fee = q.half_spread[row], q.fee[row]
+        terms = cost_terms(half_spread=spread, fee=fee, impact=self.history.impact, adv=q.market.adv,
                            daily_vol=self.history.est.rows("sd")[row], assumed_impact=q.market.assumed_impact)
         delta = target - now
         traded = cost_of(delta, self.equity, terms).sum(axis=-1)
@@ -102,7 +102,7 @@ class LegacyAccount:
         bar = q.history.returns[t]
         ret = np.where(np.isnan(bar), 0.0, bar)
         ret = ret if part == 1.0 else np.power(1.0 + ret, part) - 1.0
-        carried = _holding(cast(Any, self), earning, cast(Any, x))
+        carried = holding_cost(earning, funded=q.market.funded, half_spread=spread, fee=fee, carry=self.carry)
         costs = self.scale * (traded + (carried if part == 1.0 else part * carried))
         net = earning @ ret - costs
         self.held = target * (1.0 + ret) / (1.0 + net)[:, None]
@@ -176,7 +176,7 @@ def run_legacy(panel: Panel, tracks: Sequence[LegacyTrack] | None = None, *, par
                          field="keep_exposures", value=list(keep_exposures), limit="names of tracks")
     p = params or LegacyParams()
     history = LegacyHistory(panel, p, config)
-    a, b = _bounds(panel.dates, start, end, first_session(history.est))
+    a, b = session_range(panel.dates, start, end, first_session(history.est))
     books = LegacyAccount(history, tracks, account, carry or CarryCosts())
     state = KillState(books.equity.copy(), np.full(len(tracks), -1), np.zeros(len(tracks), dtype=np.int64))
     record: list[dict[str, Any]] = []

@@ -27,7 +27,7 @@ from pil_research.research.overfitting_study import (
     study_warnings,
 )
 from pil_research.research.page import (
-    facts_html,
+    data_section_html,
     figure_html,
     number,
     page_html,
@@ -314,17 +314,12 @@ METHOD = (
 
 
 def _data(study: OverfittingStudy, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
-    labels = {"name": "Data", "source": "Source", "start": "Panel start", "end": "Panel end", "n_obs": "Panel sessions",
-              "n_symbols": "Markets", "hash": "Data hash"}
     d = study.worse_dsr.deflation
-    rows = {label: facts[key] for key, label in labels.items() if key in facts}
-    rows |= {"Trials in the ledger": f"{study.n_ledger:,} (this family included)",
+    own = {"Trials in the ledger": f"{study.n_ledger:,} (this family included)",
              "Base, moments": f"Sharpe {d.sr:.4f} a bar, skewness {d.skew:.2f}, kurtosis {d.kurt:.1f}, {d.n_obs:,} bars",
              "Members, mean correlation": f"{d.effective.average_correlation:.3f}; {d.effective.n_clusters} clusters of clones "
                                           "(correlation 0.95)"}
-    rows |= {k.replace("_", " ").capitalize(): v for k, v in run.items()}
-    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
-    return section_html("Data and method", facts_html(rows), notes, intro=METHOD)
+    return data_section_html(facts, own, run, intro=METHOD)
 
 
 def _members(study: OverfittingStudy) -> str:

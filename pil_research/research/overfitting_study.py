@@ -92,7 +92,7 @@ def walk_family(panel: Panel, base: PILConfig, family: Mapping[str, PILConfig], 
     known = member_of(family, marker)
     record_family(ledger, [*family.values(), marker], panel, command)
     tracks = family_tracks(family) + ([] if known else [Track(name=track_name(MARKER, g), config=marker, lag=g) for g in LAGS])
-    net = run_tracks(panel, tracks, **settings).returns
+    net = run_tracks(panel, tracks, **{"tables": ("returns",), **settings}).returns
     returns = {g: net[[track_name(n, g) for n in family]].set_axis(list(family), axis=1) for g in LAGS}
     return _alive(FamilyRun(members=family, base=name, returns=returns,
                             marker={g: net[track_name(known or MARKER, g)].rename(MARKER) for g in LAGS}))

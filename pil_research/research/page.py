@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,8 @@ import pandas as pd
 from ..types import InvariantError
 
 # %% auto #0
-__all__ = ['Form', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'LIMIT_BYTES', 'text', 'number', 'table_html', 'facts_html',
-           'figure_html', 'section_html', 'verdict_html', 'page_html', 'check_page']
+__all__ = ['Form', 'PANEL_FACTS', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'LIMIT_BYTES', 'text', 'number', 'table_html',
+           'facts_html', 'figure_html', 'section_html', 'data_section_html', 'verdict_html', 'page_html', 'check_page']
 
 # %% ../../nbs/58a_page.ipynb #d11bff67
 def text(value: object) -> str:
@@ -91,6 +92,20 @@ def section_html(title: str, *parts: str, intro: str = "", folded: bool = False)
     if folded:
         return f"<details><summary>{text(title)}</summary>{body}</details>"
     return f"<section><h2>{text(title)}</h2>{body}</section>"
+
+
+PANEL_FACTS = {"name": "Data", "source": "Source", "start": "Panel start", "end": "Panel end", "n_obs": "Panel sessions",
+               "n_symbols": "Markets", "cash": "Cash rate", "assumed_costs": "Markets with a cost input from the class table",
+               "hash": "Data hash"}
+
+
+def data_section_html(facts: Mapping[str, Any], own: Mapping[str, object], run: Mapping[str, str], *more: str,
+                      intro: str = "", title: str = "Data and method", panel: Iterable[str] = PANEL_FACTS) -> str:
+    """The section that says which data, which settings and which code: panel facts, the page's own, provenance, notes."""
+    rows: dict[str, object] = {PANEL_FACTS[k]: facts[k] for k in panel if k in facts}
+    rows |= {**own, **{k.replace("_", " ").capitalize(): v for k, v in run.items()}}
+    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
+    return section_html(title, facts_html(rows), notes, *more, intro=intro)
 
 # %% ../../nbs/58a_page.ipynb #6d454764
 SIGNS: Mapping[str, str] = {"PASS": "\u2713", "FAIL": "\u2715", "INDIFFERENT": "\u2248", "ERROR": "!"}

@@ -25,7 +25,7 @@ __all__ = ['Floats', 'MEMORY', 'WITHIN', 'grid_settings', 'base_index', 'block_s
 
 # %% ../../nbs/54b_sensitivity_grid.ipynb #cc2508d6
 Floats = NDArray[np.float64]
-MEMORY = 3.5e9  # bytes a block of tracks may need while it is walked; about two thirds of it were really used
+MEMORY = 1e9  # bytes a block of tracks may need while it is walked
 
 # %% ../../nbs/54b_sensitivity_grid.ipynb #e534f65f
 def grid_settings(config: PILConfig, knobs: Sequence[Knob]) -> tuple[Setting, ...]:
@@ -50,8 +50,8 @@ def base_index(n_knobs: int) -> int:
 
 # %% ../../nbs/54b_sensitivity_grid.ipynb #8662180b
 def block_size(n_sessions: int, n_sleeves: int, memory: float = MEMORY) -> int:
-    """Tracks that one walk may hold: three copies of about 20 numbers and the sleeve weights a session."""
-    return int(np.maximum(1.0, memory // (3.0 * 8.0 * (20 + n_sleeves) * np.maximum(n_sessions, 1))))
+    """Tracks that one walk may hold: three copies of two numbers, and base weights of its own, a session."""
+    return int(np.maximum(1.0, memory // (8.0 * (6 + 2 * n_sleeves) * np.maximum(n_sessions, 1))))
 
 
 def walk_returns(panel: Panel, tracks: Sequence[Track], *, memory: float = MEMORY,
@@ -71,7 +71,7 @@ def walk_returns(panel: Panel, tracks: Sequence[Track], *, memory: float = MEMOR
     n_blocks = -(-len(tracks) // size)
     returns, turnover = [], []
     for part in np.array_split(np.arange(len(tracks)), n_blocks):
-        w = run_tracks(panel, [tracks[i] for i in part], **settings)
+        w = run_tracks(panel, [tracks[i] for i in part], tables=("returns", "turnover"), **settings)
         returns.append(w.returns)
         turnover.append(w.turnover.sum() * (252.0 / len(w.dates)))
     return pd.concat(returns, axis=1), pd.concat(turnover)

@@ -16,7 +16,17 @@ from matplotlib.patches import Rectangle
 
 from .ladder import signed
 from .ladder_result import STATUS
-from .page import facts_html, figure_html, number, page_html, section_html, table_html, text, verdict_html
+from pil_research.research.page import (
+    data_section_html,
+    facts_html,
+    figure_html,
+    number,
+    page_html,
+    section_html,
+    table_html,
+    text,
+    verdict_html,
+)
 from .plots import DASHES, GRID, INK, MUTED, PALETTE, figure, svg
 from .report import write_run
 from .sensitivity import BENCH, MAX_CHANGE, MAX_PERCENTILE, MIN_RANGE, SensitivityResult
@@ -260,15 +270,10 @@ METHOD = (
 
 
 def _data_section(r: SensitivityResult, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
-    labels = {"name": "Data", "source": "Source", "start": "Panel start", "end": "Panel end", "n_obs": "Panel sessions",
-              "n_symbols": "Markets", "hash": "Data hash"}
-    rows = {label: facts[key] for key, label in labels.items() if key in facts}
     block = next(iter(r.changes.values()))["block"].iloc[0]
-    rows |= {"Test sessions": f"{r.n_obs:,} ({r.start} to {r.end})",
+    own = {"Test sessions": f"{r.n_obs:,} ({r.start} to {r.end})",
              "Bootstrap": f"stationary, paired, mean block {number(block, '.0f')} bars, {r.n_draws:,} draws, fixed seed"}
-    rows |= {k.replace("_", " ").capitalize(): v for k, v in run.items()}
-    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
-    return section_html("Data and method", facts_html(rows), notes, intro=METHOD)
+    return data_section_html(facts, own, run, intro=METHOD)
 
 
 def sensitivity_html(result: SensitivityResult, facts: Mapping[str, Any], run: Mapping[str, str] | None = None) -> str:

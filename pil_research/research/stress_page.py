@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from ..config import PILConfig
 from pil_research.research.page import (
-    facts_html,
+    data_section_html,
     figure_html,
     number,
     page_html,
@@ -40,8 +40,8 @@ from ..stages.drawdown import governor_multiplier
 from ..types import plain
 
 # %% auto #0
-__all__ = ['EVENT', 'LABELS', 'METHOD', 'plot_losses', 'plot_governor', 'plot_channels', 'plot_drawdowns', 'plot_correlation',
-           'lead_table', 'stress_html', 'stress_tables', 'write_stress_run']
+__all__ = ['EVENT', 'METHOD', 'plot_losses', 'plot_governor', 'plot_channels', 'plot_drawdowns', 'plot_correlation', 'lead_table',
+           'stress_html', 'stress_tables', 'write_stress_run']
 
 # %% ../../nbs/58d_stress_page.ipynb #d2856b71
 def plot_losses(events: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -420,8 +420,6 @@ def _all_checks(checks: list[dict[str, Any]]) -> str:
     return section_html("All checks", table_html(t, columns, corner="check", strong=(), caption="Raw units."), folded=True)
 
 # %% ../../nbs/58d_stress_page.ipynb #4f3e5f10
-LABELS = {"name": "Data", "source": "Source", "start": "Panel start", "end": "Panel end", "n_obs": "Panel sessions",
-          "n_symbols": "Markets", "hash": "Data hash"}
 METHOD = (
     "Exposures are those executed (after Kelly), lag 0, 1× cost, fractional positions. Limits: 15 % of equity for a "
     "one-day loss; "
@@ -447,16 +445,14 @@ def stress_html(study: StressStudy, checks: list[dict[str, Any]], verdict: Mappi
         Provenance to print.
     """
     run = run or {}
-    rows = {label: facts[k] for k, label in LABELS.items() if k in facts}
+    own: dict[str, object] = {}
     for n, r in study.facts["today"].items():
-        rows[f"Today's book, {n}"] = f"gross {100 * r['gross']:.0f} % of equity, raw drawdown {100 * r['drawdown']:.1f} %"
-    rows |= {k.replace("_", " ").capitalize(): v for k, v in run.items()}
-    notes = "".join(f'<p class="note">{text(n)}</p>' for n in facts.get("notes", ()))
+        own[f"Today's book, {n}"] = f"gross {100 * r['gross']:.0f} % of equity, raw drawdown {100 * r['drawdown']:.1f} %"
     return page_html(
         "Stress: what crises take from the book", _first_screen(study, checks, verdict, facts, run), _warnings_section(study),
         _governor_section(study), _one_day_section(study), _events_section(study), _shares_section(study),
         _monte_carlo_section(study), _correlation_section(study), _reverse_section(study),
-        section_html("Data and method", facts_html(rows), notes, intro=METHOD), _all_checks(checks), _sources_section(study),
+        data_section_html(facts, own, run, intro=METHOD), _all_checks(checks), _sources_section(study),
         subtitle="Published shocks, stylised paths, replays of real days, resampled quarters, and the moves it would take.")
 
 # %% ../../nbs/58d_stress_page.ipynb #28243534

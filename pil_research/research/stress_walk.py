@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from ..config import PILConfig
 from ..estimate import CovarianceSet, EstimateSettings, Estimates, Estimator, History, estimate, precompute
 from ..market import Market
 from .panel import Panel
-from .walk_forward import CarryCosts, first_session
-from ..stages.sleeves import OBS_ABSENT, OBS_DEMOTED
+from .panel_arrays import CarryCosts, holding_cost, panel_arrays
+from .walk_forward import first_session, take
 from ..stages.turnover import cost_of, cost_terms
 from ..step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
-from ..types import REGIME_LABELS, InputError
+from ..types import InputError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -30,8 +30,8 @@ Ints = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'CHANNELS', 'ALL_ON', 'NO_GOVERNOR', 'Ground', 'ground_of', 'cut', 'extend', 'lookback',
-           'first_needed', 'Start', 'take', 'take_start', 'Frozen', 'Walk', 'inputs_at', 'settle', 'BaseWalk',
-           'base_walk', 'Event', 'play']
+           'first_needed', 'Start', 'take_start', 'Frozen', 'Walk', 'inputs_at', 'settle', 'BaseWalk', 'base_walk',
+           'Event', 'play']
 
 # %% ../../nbs/53b_stress_walk.ipynb #6315d403
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,41 +58,12 @@ class Ground:
 # %% ../../nbs/53b_stress_walk.ipynb #024cd0e1
 def ground_of(panel: Panel) -> Ground:
     """Align a panel once."""
-    dates = panel.dates.to_numpy().astype("datetime64[D]")
-    market, shape = Market.from_frame(panel.instruments, panel.symbols), (len(dates), len(panel.symbols))
-    spread, fee = np.broadcast_to(market.half_spread, shape), np.broadcast_to(market.fee, shape)
-    if panel.cost_schedule is not None:
-        scheduled = panel.cost_schedule.to_numpy(dtype=float)
-        known = np.isfinite(scheduled)
-        spread, fee = np.where(known, scheduled, spread), np.where(known, 0.0, fee)
-    labels, confidence = np.full(len(dates), REGIME_LABELS.index("transition")), np.zeros(len(dates))
-    if panel.regime is not None:
-        read = panel.regime["label"].notna().to_numpy()
-        labels[read] = [REGIME_LABELS.index(str(v)) for v in panel.regime["label"][read]]
-        confidence[read] = panel.regime["confidence"].to_numpy(dtype=float)[read]
-    forced, days = _promotions(panel, dates)
-    capacity = pd.to_numeric(panel.sleeves["capacity"]).to_numpy(dtype=float)
+    q = panel_arrays(panel)
     return Ground(
-        symbols=panel.symbols, sleeve_ids=panel.sleeve_ids, market=market, dates=dates,
-        returns=panel.returns.to_numpy(dtype=float), targets=panel.target_array(), half_spread=spread, fee=fee, labels=labels,
-        confidence=confidence, forced=forced, days=days, capacity=np.where(np.isnan(capacity), np.inf, capacity),
-        roles=np.array([{"defensive": 1, "cyclical": -1}.get(str(r), 0) for r in panel.sleeves["role"]], dtype=np.int8),
+        symbols=panel.symbols, sleeve_ids=panel.sleeve_ids, market=q.market, dates=panel.dates.to_numpy().astype("datetime64[D]"),
+        returns=panel.returns.to_numpy(dtype=float), targets=panel.target_array(), half_spread=q.half_spread, fee=q.fee,
+        labels=q.labels, confidence=q.confidence, forced=q.observed, days=q.days, capacity=q.capacity, roles=q.roles,
         has_regime=panel.regime is not None)
-
-
-def _promotions(panel: Panel, dates: NDArray[np.datetime64]) -> tuple[NDArray[np.int8], Floats]:
-    """Codes forced by promotion and demotion dates at each session, and sessions since promotion."""
-    shape = (len(dates), len(panel.sleeve_ids))
-    codes, days = np.full(shape, -1, dtype=np.int8), np.full(shape, np.nan)
-    for j, (_, row) in enumerate(panel.sleeves.iterrows()):
-        start, out = (None if pd.isna(row[c]) else int(np.searchsorted(dates, np.datetime64(pd.Timestamp(row[c]).date())))
-                      for c in ("promoted_on", "demoted_on"))
-        if start is not None:
-            codes[:start, j], days[:, j] = OBS_ABSENT, np.arange(len(dates)) - start
-        if out is not None:
-            again = start is not None and row["demoted_on"] < row["promoted_on"]
-            codes[out: start if again else None, j] = OBS_DEMOTED
-    return codes, days
 
 # %% ../../nbs/53b_stress_walk.ipynb #0c0f0bf9
 _DAILY = ("dates", "returns", "targets", "half_spread", "fee", "labels", "confidence", "forced", "days")
@@ -153,17 +124,6 @@ class Start:
     state: StepState
     equity: Floats
     held: Floats
-
-
-def take(state: StepState, rows: Sequence[int] | Ints) -> StepState:
-    """The state of some configurations, repeated or reordered."""
-    at = np.asarray(rows, dtype=np.int64)
-    def pick(x: Any) -> Any:
-        return x[at].copy() if isinstance(x, np.ndarray) else x
-    parts: dict[str, Any] = {f.name: pick(getattr(state, f.name)) for f in fields(state)}
-    inner = state.drawdown
-    parts["drawdown"] = type(inner)(**{f.name: pick(getattr(inner, f.name)) for f in fields(inner)})
-    return StepState(**parts)
 
 
 def take_start(start: Start, rows: Sequence[int] | Ints) -> Start:
@@ -248,11 +208,7 @@ def settle(target: Floats, x: StepInputs, equity: Floats, returns: Floats, funde
     terms = cost_terms(half_spread=x.half_spread, fee=x.fee, impact=x.impact, daily_vol=x.estimates.risk.sd, adv=x.adv,
                        assumed_impact=x.assumed_impact)
     traded = cost_of(target - x.exposures_now, equity, terms).sum(axis=-1)
-    own = target * funded
-    borrowed = np.maximum(np.maximum(own, 0.0).sum(axis=-1) - 1.0, 0.0)
-    short = np.maximum(-own, 0.0).sum(axis=-1)
-    roll = (np.abs(target) * ~funded) @ (x.half_spread + x.fee)
-    costs = traded + (carry.financing * borrowed + carry.borrow * short + carry.rolls * roll) / 252.0
+    costs = traded + holding_cost(target, funded=funded, half_spread=x.half_spread, fee=x.fee, carry=carry)
     net = (target @ returns if returns.ndim == 1 else np.vecdot(target, returns)) - costs
     return target * (1.0 + returns) / (1.0 + net)[:, None], equity * (1.0 + net), np.asarray(net)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pandas as pd
 from ..config import PILConfig
 from ..integrator import PortfolioIntegrator
 from .panel import Panel
-from ..types import BookState, Decision, RegimeRead, Sleeve, Snapshot, StateError
+from .walk_forward import snapshot_at
+from ..types import BookState, Decision, Snapshot, StateError
 
 # %% auto #0
 __all__ = ['last_session_book', 'panel_snapshot', 'read_state', 'book_text']
@@ -39,22 +41,8 @@ def last_session_book(panel: Panel, config: PILConfig, *, state: BookState | Non
 
 def panel_snapshot(panel: Panel, equity: float) -> Snapshot:
     """What the last session of a panel looked like at 15:30 New York: a `Snapshot` without positions."""
-    session, regime = panel.dates[-1], None
-    sleeves = [_sleeve(panel, name) for name in panel.sleeve_ids]
-    if panel.regime is not None and pd.notna(panel.regime["label"].iloc[-2]):
-        row = panel.regime.iloc[-2]
-        regime = RegimeRead(label=str(row["label"]), confidence=float(row["confidence"]))
-    return Snapshot(session=session, slot="15:30", decided_at=pd.Timestamp(f"{session.date()} 15:30", tz="America/New_York"),
-                    asset_returns=panel.returns.iloc[:-1], sleeves=tuple(sleeves), equity=equity, regime=regime,
-                    positions=pd.Series(dtype=float), instruments=panel.instruments,
-                    prices=None if panel.prices is None else panel.prices.iloc[-2])
-
-
-def _sleeve(panel: Panel, name: str) -> Sleeve:
-    history, facts = panel.targets[name].iloc[:-1], panel.sleeves.loc[name].to_dict()
-    known = {k: None if pd.isna(facts[k]) else facts[k] for k in ("capacity", "promoted_on", "demoted_on")}
-    weights = None if history.iloc[-1].isna().all() else history.iloc[-1].fillna(0.0)
-    return Sleeve(id=name, weights=weights, history=history, role=str(facts["role"]), **known)
+    now = snapshot_at(panel, panel.dates[-1], equity=equity, positions=pd.Series(dtype=float))
+    return replace(now, prices=None if panel.prices is None else panel.prices.iloc[-2])
 
 # %% ../../nbs/60b_todays_book.ipynb #090f8ec1
 def read_state(path: str | Path) -> BookState:

@@ -17,21 +17,20 @@ from ..allocators.registry import ladder as allocation_ladder
 from ..base_weights import BaseWeights
 from ..config import PILConfig
 from ..estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate, precompute
-from ..market import Market
 from .metrics import annual_vol, effective_n, max_drawdown, sharpe
 from .panel import Panel
-from ..stages.sleeves import OBS_ABSENT, OBS_DEMOTED
+from .panel_arrays import CarryCosts, PanelArrays, holding_cost, panel_arrays, session_range
 from ..stages.turnover import CostTerms, cost_of, cost_terms
 from ..step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
-from ..types import BINDING, REGIME_LABELS, InputError, RegimeRead, Sleeve, Snapshot
+from ..types import BINDING, InputError, RegimeRead, Sleeve, Snapshot
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'Track', 'CarryCosts', 'WalkForward', 'summary_table', 'first_session', 'run_tracks',
-           'walk_forward', 'snapshot_at']
+__all__ = ['Floats', 'Bools', 'Ints', 'SESSION_TABLES', 'TABLES', 'Track', 'WalkForward', 'summary_table', 'first_session',
+           'run_tracks', 'take', 'walk_forward', 'snapshot_at']
 
 # %% ../../nbs/51_walk_forward.ipynb #37739b75
 @dataclass(frozen=True, kw_only=True)
@@ -51,98 +50,6 @@ class Track:
             raise InputError(f"cost_scale of track {self.name} must be finite and not negative, got {self.cost_scale!r}",
                              code="BAD_COST", field="cost_scale", subject=self.name, value=self.cost_scale, limit=">= 0")
 
-
-@dataclass(frozen=True, kw_only=True)
-class CarryCosts:
-    """What holding costs, a year (house numbers).
-
-    `financing` on borrowed cash, that is funded longs above equity; `borrow` on funded shorts; `rolls` contracts
-    are rolled this often, each time at one half spread and fee (a calendar spread is one trade).
-    """
-
-    financing: float = 0.01
-    borrow: float = 0.005
-    rolls: float = 4.0
-
-# %% ../../nbs/51_walk_forward.ipynb #9bf4c06c
-@dataclass(frozen=True)
-class _Prepared:
-    """A panel as arrays, aligned once."""
-
-    history: History
-    market: Market
-    half_spread: Floats  # (T, M)
-    fee: Floats  # (T, M)
-    labels: Ints  # (T,)
-    confidence: Floats  # (T,)
-    roles: NDArray[np.int8]
-    capacity: Floats
-    observed: NDArray[np.int8]  # (T, K) codes that promotion dates force, -1 where they force nothing
-    days: Floats  # (T, K)
-    lots: Floats | None  # (T, M) account currency per lot
-    weeks: Ints  # (T,) number of the calendar week
-
-
-def _prepare(panel: Panel, vehicles: bool, impact: float) -> _Prepared:
-    symbols, ids, dates = panel.symbols, panel.sleeve_ids, panel.dates.to_numpy().astype("datetime64[D]")
-    returns = panel.returns.to_numpy(dtype=float)
-    market = Market.from_frame(panel.instruments, symbols, impact)
-    shape = (len(dates), len(symbols))
-    if panel.cost_schedule is None:
-        spread, fee = np.broadcast_to(market.half_spread, shape), np.broadcast_to(market.fee, shape)
-    else:
-        scheduled = panel.cost_schedule.to_numpy(dtype=float)
-        known = np.isfinite(scheduled)
-        spread, fee = np.where(known, scheduled, market.half_spread), np.where(known, 0.0, market.fee)
-    labels = np.full(len(dates), REGIME_LABELS.index("transition"))
-    confidence = np.zeros(len(dates))
-    if panel.regime is not None:
-        read = panel.regime["label"].notna().to_numpy()
-        labels[read] = [REGIME_LABELS.index(str(v)) for v in panel.regime["label"][read]]
-        confidence[read] = panel.regime["confidence"].to_numpy(dtype=float)[read]
-    observed, days = _promotions(panel, dates)
-    return _Prepared(History(symbols, ids, returns, panel.target_array(), dates), market, spread, fee, labels, confidence,
-                     _roles(panel), _capacity(panel), observed, days, _lots(panel, market) if vehicles else None,
-                     (dates.astype(np.int64) + 3) // 7)  # 1970-01-01 was a Thursday
-
-# %% ../../nbs/51_walk_forward.ipynb #64080d53
-def _roles(panel: Panel) -> NDArray[np.int8]:
-    return np.array([{"defensive": 1, "cyclical": -1}.get(str(r), 0) for r in panel.sleeves["role"]], dtype=np.int8)
-
-
-def _capacity(panel: Panel) -> Floats:
-    given = pd.to_numeric(panel.sleeves["capacity"]).to_numpy(dtype=float)
-    return np.where(np.isnan(given), np.inf, given)
-
-
-def _promotions(panel: Panel, dates: NDArray[np.datetime64]) -> tuple[NDArray[np.int8], Floats]:
-    """Codes forced by promotion and demotion dates at each session, and sessions since promotion."""
-    k = len(panel.sleeve_ids)
-    codes, days = np.full((len(dates), k), -1, dtype=np.int8), np.full((len(dates), k), np.nan)
-    for j, (_, row) in enumerate(panel.sleeves.iterrows()):
-        if pd.notna(row["promoted_on"]):
-            start = int(np.searchsorted(dates, np.datetime64(pd.Timestamp(row["promoted_on"]).date())))
-            codes[:start, j] = OBS_ABSENT
-            days[:, j] = np.arange(len(dates)) - start
-        if pd.notna(row["demoted_on"]):
-            out = int(np.searchsorted(dates, np.datetime64(pd.Timestamp(row["demoted_on"]).date())))
-            again = pd.notna(row["promoted_on"]) and row["demoted_on"] < row["promoted_on"]
-            codes[out: start if again else None, j] = OBS_DEMOTED
-    return codes, days
-
-
-def _lots(panel: Panel, market: Market) -> Floats:
-    """Value of one contract or share in account currency at each close; needs prices and multipliers."""
-    if panel.prices is None:
-        raise InputError("whole lots need panel.prices; add prices, or run with vehicles=False", code="MISSING_PRICES",
-                         field="prices", limit="un-adjusted prices")
-    size = np.where(np.isnan(market.multiplier) & market.funded, 1.0, market.multiplier)
-    if np.isnan(size).any():
-        s = market.symbols[int(np.argmax(np.isnan(size)))]
-        raise InputError(f"whole lots need instruments.multiplier of future {s}", code="MISSING_MULTIPLIER",
-                         field="instruments.multiplier", subject=s)
-    return np.asarray(np.abs(panel.prices.ffill().to_numpy(dtype=float)) * size)
-
 # %% ../../nbs/51_walk_forward.ipynb #74b1f6d6
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WalkForward:
@@ -153,6 +60,7 @@ class WalkForward:
     multiplier; `ex_ante_vol` of the executed book over Kelly, to compare with `vol_target`; `binding` track x
     constraint, days; `rungs` track x allocator, allocation days; `erc_divergence` half L1 distance to ERC;
     `exposures` by track, session x symbol, after the trades of the session: only tracks named in `keep_exposures`.
+    A table that was not kept raises an `InputError` naming it when it is read.
     """
 
     dates: pd.DatetimeIndex
@@ -196,16 +104,44 @@ class WalkForward:
         return str(self.table().to_html(float_format="{:.3f}".format))
 
 # %% ../../nbs/51_walk_forward.ipynb #66008666
-_TABLES = ("returns", "gross_returns", "equity", "costs", "turnover", "leverage", "ex_ante_vol", "vol_target", "governor",
+SESSION_TABLES = ("returns", "gross_returns", "equity", "costs", "turnover", "leverage", "ex_ante_vol", "vol_target", "governor",
            "throttle", "gross_exposure", "net_exposure", "erc_divergence")
+_BY_TRACK = {"sleeve_weights": "ramped", "binding": "bound", "rungs": "rung"}  # result -> what is recorded for it
+TABLES = (*SESSION_TABLES, *_BY_TRACK)
+
+
+class _NotKept:
+    """Stands where a table was not kept; reading it says so."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def _refuse(self) -> InputError:
+        return InputError(f"the walk did not keep {self._name}; name it in tables=", code="NOT_KEPT", field="tables",
+                          subject=self._name, limit=TABLES)
+
+    def __getitem__(self, key: Any) -> Any:
+        raise self._refuse()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise self._refuse()
 
 
 def _select_tracks(w: WalkForward, names: Mapping[str, str]) -> WalkForward:
     old, new = list(names), tuple(names.values())
-    tables = {t: getattr(w, t)[old].set_axis(new, axis=1) for t in _TABLES}
-    rows = {t: getattr(w, t).loc[old].set_axis(new, axis=0) for t in ("binding", "rungs")}
+    def cut(table: Any, axis: int) -> Any:
+        if isinstance(table, _NotKept):
+            return table
+        return (table[old] if axis else table.loc[old]).set_axis(new, axis=axis)
+    tables = {t: cut(getattr(w, t), 1) for t in SESSION_TABLES}
+    rows = {t: cut(getattr(w, t), 0) for t in ("binding", "rungs")}
+    weights: Any = w.sleeve_weights
+    if not isinstance(weights, _NotKept):
+        weights = {b: weights[a] for a, b in names.items()}
     pick = [w.names.index(n) for n in old]
-    return WalkForward(dates=w.dates, names=new, sleeve_weights={b: w.sleeve_weights[a] for a, b in names.items()},
+    return WalkForward(dates=w.dates, names=new, sleeve_weights=weights,
                        sleeve_returns=w.sleeve_returns, meta=w.meta, tracks=tuple(w.tracks[i] for i in pick),
                        final_states=tuple(w.final_states[i] for i in pick) if w.final_states else (),
                        exposures={b: w.exposures[a] for a, b in names.items() if a in w.exposures}, **tables, **rows)
@@ -229,8 +165,8 @@ def summary_table(w: WalkForward) -> pd.DataFrame:
 class _Group:
     """Tracks that share estimates, walked together."""
 
-    def __init__(self, prepared: _Prepared, tracks: Sequence[Track], carry: CarryCosts, account: float, dynamic: bool,
-                 keep: Sequence[str]) -> None:
+    def __init__(self, prepared: PanelArrays, tracks: Sequence[Track], carry: CarryCosts, account: float, dynamic: bool,
+                 keep: Sequence[str], recorded: frozenset[str]) -> None:
         self.tracks, self.prepared, self.carry, self.dynamic = tuple(tracks), prepared, carry, dynamic
         self.kept = [i for i, t in enumerate(tracks) if t.name in keep]
         configs = [t.config for t in tracks]
@@ -246,6 +182,7 @@ class _Group:
         self.state = initial_state(n, k, m, account)
         self.equity, self.held = np.full(n, float(account)), np.zeros((n, m))
         self.record: dict[str, list[Any]] = {}
+        self.recorded = recorded
 
     def prepare(self, first: int) -> None:
         """Everything that does not depend on decisions, for all rows from `first` - 1 on."""
@@ -268,7 +205,8 @@ class _Group:
         earning = np.where(self.lagged[:, None], now, target) if np.count_nonzero(self.lagged) else target
         ret = self.prepared.history.returns[t]
         ret = np.where(np.isnan(ret), 0.0, ret)
-        costs = self.cost_scale * (traded + _holding(self, earning, x))
+        costs = self.cost_scale * (traded + holding_cost(earning, funded=self.prepared.market.funded, half_spread=x.half_spread,
+                                                        fee=x.fee, carry=self.carry))
         gross = earning @ ret
         net = gross - costs
         self.held = target * (1.0 + ret) / (1.0 + net)[:, None]
@@ -300,18 +238,6 @@ def _inputs(g: _Group, t: int, first: int, est: Estimates, costs: CostTerms) -> 
         multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic, quiet=True)
 
 
-def _holding(g: _Group, e: Floats, x: StepInputs) -> Floats:
-    """Financing, borrow and roll of one bar, fraction of equity."""
-    funded, c = g.prepared.market.funded, g.carry
-    roll = (np.abs(e) * ~funded) @ (x.half_spread + x.fee)
-    if not np.count_nonzero(funded):
-        return np.asarray(c.rolls * roll / 252.0)
-    own = e * funded
-    borrowed = np.maximum(np.maximum(own, 0.0).sum(axis=-1) - 1.0, 0.0)
-    short = np.maximum(-own, 0.0).sum(axis=-1)
-    return np.asarray((c.financing * borrowed + c.borrow * short + c.rolls * roll) / 252.0)
-
-
 def _keep(g: _Group, d: StepDecision, gross: Floats, net: Floats, costs: Floats, delta: Floats) -> None:
     """Append the day's rows to the record."""
     row = {"returns": net, "gross_returns": gross, "equity": g.equity, "costs": costs,
@@ -322,7 +248,8 @@ def _keep(g: _Group, d: StepDecision, gross: Floats, net: Floats, costs: Floats,
     if g.kept:
         row["exposures"] = d.exposures[g.kept]
     for name, values in row.items():
-        g.record.setdefault(name, []).append(values)
+        if name in g.recorded:
+            g.record.setdefault(name, []).append(values)
 
 # %% ../../nbs/51_walk_forward.ipynb #4a87f173
 def first_session(est: Estimator, bars: int = 252, sleeves: int = 2) -> int:
@@ -353,19 +280,10 @@ def _groups(tracks: Sequence[Track]) -> list[list[int]]:
         keys.setdefault((EstimateSettings.of(t.config), t.config.vol_target.enabled), []).append(i)
     return list(keys.values())
 
-
-def _bounds(dates: pd.DatetimeIndex, start: Any, end: Any, first: int) -> tuple[int, int]:
-    a = first if start is None else int(np.maximum(first, dates.searchsorted(pd.Timestamp(start))))
-    b = len(dates) if end is None else int(dates.searchsorted(pd.Timestamp(end), side="right"))
-    if not a < b:
-        raise InputError(f"no session between {start} and {end}; the first possible one is {dates[first].date()}",
-                         code="EMPTY_RANGE", field="start", value=str(start), limit=str(dates[first].date()))
-    return a, b
-
 # %% ../../nbs/51_walk_forward.ipynb #13acd281
 def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end: Any = None, account: float = 5e6,
                vehicles: bool = False, dynamic_tier: bool = False, carry: CarryCosts | None = None,
-               keep_exposures: Sequence[str] = (),
+               keep_exposures: Sequence[str] = (), tables: Sequence[str] | None = None,
                progress: Callable[[Iterable[int], int], Iterable[int]] | None = None) -> WalkForward:
     """Walk every track over the panel.
 
@@ -385,6 +303,8 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     carry : CarryCosts, optional
     keep_exposures : sequence of str
         Names of tracks whose exposures are kept, 8 bytes a session and symbol.
+    tables : sequence of str, optional
+        Tables to keep, from `TABLES`; all by default, about 200 bytes a track and session. ``("returns",)`` keeps 8.
     progress : callable, optional
         Wraps an iterable of sessions and its length, for instance a progress bar.
 
@@ -395,7 +315,7 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     Raises
     ------
     InputError
-        Duplicate or unknown names, a panel too short, an empty range, or missing lots.
+        Duplicate or unknown names, an unknown table, a panel too short, an empty range, or missing lots.
     """
     if len({t.name for t in tracks}) != len(tracks) or not tracks:
         raise InputError("tracks need at least one entry and different names", code="DUPLICATE_TRACK", field="tracks",
@@ -404,11 +324,12 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
     if strange:
         raise InputError(f"keep_exposures names {strange[0]}, which is no track", code="UNKNOWN_TRACK",
                          field="keep_exposures", subject=strange[0], value=strange, limit="names of tracks")
-    prepared = _prepare(panel, vehicles, 1.0)
-    groups = [_Group(prepared, [tracks[i] for i in g], carry or CarryCosts(), account, dynamic_tier, keep_exposures)
+    recorded = _recorded(tables)
+    prepared = panel_arrays(panel, vehicles=vehicles)
+    groups = [_Group(prepared, [tracks[i] for i in g], carry or CarryCosts(), account, dynamic_tier, keep_exposures, recorded)
               for g in _groups(tracks)]
     first = first_session(groups[0].est)
-    a, b = _bounds(panel.dates, start, end, first)
+    a, b = session_range(panel.dates, start, end, first)
     show = progress or (lambda items, n: items)
     for g in groups:
         g.prepare(a)
@@ -416,6 +337,15 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
         for g in groups:
             g.day(t, a)
     return _collect(panel, tracks, groups, a, b, account)
+
+# %% ../../nbs/51_walk_forward.ipynb #46006f8e
+def _recorded(tables: Sequence[str] | None) -> frozenset[str]:
+    """What a group records for the tables asked for."""
+    unknown = sorted(set(tables or ()) - set(TABLES))
+    if unknown:
+        raise InputError(f"tables must be from {', '.join(TABLES)}; got {unknown[0]}", code="UNKNOWN_TABLE", field="tables",
+                         subject=unknown[0], value=unknown, limit=TABLES)
+    return frozenset({_BY_TRACK.get(n, n) for n in (TABLES if tables is None else tables)} | {"exposures"})
 
 # %% ../../nbs/51_walk_forward.ipynb #8920cff0
 def _joined(groups: Sequence[_Group], name: str, back: Ints) -> NDArray[Any]:
@@ -433,17 +363,21 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
     exposures = {g.tracks[i].name: pd.DataFrame(book, index=dates, columns=list(panel.symbols)) for g in groups
                  for i, book in zip(g.kept, np.stack(g.record.pop("exposures"), axis=1) if g.kept else (), strict=True)}
     rows = {k: _joined(groups, k, back) for k in tuple(groups[0].record)}
-    tables = {k: pd.DataFrame(rows.pop(k), index=dates, columns=list(names), copy=False) for k in _TABLES}
+    tables: dict[str, Any] = {k: pd.DataFrame(rows.pop(k), index=dates, columns=list(names), copy=False) if k in rows
+                              else _NotKept(k) for k in SESSION_TABLES}
     ids = list(panel.sleeve_ids)
-    weights = {n: pd.DataFrame(rows["ramped"][:, i], index=dates, columns=ids, copy=False) for i, n in enumerate(names)}
-    binding = pd.DataFrame(rows["bound"].sum(axis=0), index=list(names), columns=list(BINDING))
-    states = [_one(g.state, i) for g in groups for i in range(len(g.tracks))]
+    weights: Any = _NotKept("sleeve_weights") if "ramped" not in rows else {
+        n: pd.DataFrame(rows["ramped"][:, i], index=dates, columns=ids, copy=False) for i, n in enumerate(names)}
+    binding: Any = _NotKept("binding") if "bound" not in rows else pd.DataFrame(
+        rows["bound"].sum(axis=0), index=list(names), columns=list(BINDING))
+    rungs: Any = _NotKept("rungs") if "rung" not in rows else _rung_days(tracks, rows["rung"])
+    states = [take(g.state, [i]) for g in groups for i in range(len(g.tracks))]
     first = groups[0]
     scaled = pd.DataFrame(first.est.rows("scaled")[a:b], index=dates, columns=ids)
     meta = {"kelly": float(first.params.sizing.kelly[0]), "panel": panel.name, "source": panel.source,
             "data_fingerprint": panel.fingerprint(), "account": account,
             "config_fingerprints": {t.name: t.config.fingerprint() for t in tracks}}
-    return WalkForward(dates=dates, names=names, sleeve_weights=weights, binding=binding, rungs=_rung_days(tracks, rows["rung"]),
+    return WalkForward(dates=dates, names=names, sleeve_weights=weights, binding=binding, rungs=rungs,
                        sleeve_returns=scaled, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),
                        exposures=exposures, **tables)
 
@@ -455,12 +389,13 @@ def _rung_days(tracks: Sequence[Track], rungs: Ints) -> pd.DataFrame:
     return pd.DataFrame(out, index=[t.name for t in tracks]).fillna(0).astype(int)
 
 
-def _one(state: StepState, i: int) -> StepState:
-    """The state of one configuration, its axis kept."""
-    def cut(x: Any) -> Any:
-        return x[i:i + 1].copy() if isinstance(x, np.ndarray) else x
-    parts: dict[str, Any] = {k: cut(v) for k, v in vars(state).items()}
-    parts["drawdown"] = type(state.drawdown)(**{k: cut(v) for k, v in vars(state.drawdown).items()})
+def take(state: StepState, rows: Sequence[int] | Ints) -> StepState:
+    """The state of some configurations, repeated or reordered."""
+    at = np.asarray(rows, dtype=np.int64)
+    def pick(x: Any) -> Any:
+        return x[at].copy() if isinstance(x, np.ndarray) else x
+    parts: dict[str, Any] = {k: pick(v) for k, v in vars(state).items()}
+    parts["drawdown"] = type(state.drawdown)(**{k: pick(v) for k, v in vars(state.drawdown).items()})
     return StepState(**parts)
 
 # %% ../../nbs/51_walk_forward.ipynb #ce1987b5
