@@ -34,9 +34,7 @@ setup(
     include_package_data=True,
     python_requires=f">={facts['min_python']}",
     install_requires=split(facts["requirements"]),
-    extras_require={
-        "research": split(facts["research_requirements"]),
-        "dev": split(facts["dev_requirements"]),
-    },
+    extras_require={name: split(facts[f"{name}_requirements"]) for name in (
+        "research", "accel", "dask", "live", "yfinance", "dev")},
     entry_points={"console_scripts": split(facts["console_scripts"])},
 )
