@@ -50,6 +50,15 @@ def skfolio_hrp() -> HRP | None:
     return lambda window: np.asarray(skfolio_model().fit(window).weights_)
 
 
+def skfolio_erc() -> HRP | None:
+    """Risk budgeting with equal budgets, fitted on an array."""
+    try:
+        from skfolio.optimization import RiskBudgeting
+    except ImportError:
+        return None
+    return lambda window: np.asarray(RiskBudgeting().fit(window).weights_)
+
+
 def skfolio_walk() -> Callable[[Floats, int], object] | None:
     """skfolio's own walk-forward of HRP: refitted every day on `window` rows, predicting the next one."""
     if skfolio_model() is None:

@@ -19,17 +19,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def jobs() -> dict[str, Callable[[bool], list]]:
     """Job names and their functions, imported only now, after the threads were set."""
-    from allocate import hrp_call
+    from allocate import erc_call, hrp_call
     from live import live_step
-    from walk import configurations, walk_forward
+    from walk import configurations, thousand, walk_forward
 
-    return {"live": live_step, "hrp": hrp_call, "walk": walk_forward, "configs": configurations}
+    return {"live": live_step, "hrp": hrp_call, "erc": erc_call, "walk": walk_forward, "configs": configurations,
+            "thousand": thousand}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the jobs asked for, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job", action="append", choices=["live", "hrp", "walk", "configs"], help="only this one; repeatable")
+    parser.add_argument("--job", action="append", choices=["live", "hrp", "erc", "walk", "configs", "thousand"],
+                        help="only this one; repeatable")
     parser.add_argument("--quick", action="store_true", help="a minute instead of several; ratios are rougher")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench" / "latest.json", help="JSON file to write")
     args = parser.parse_args(argv)

@@ -5,7 +5,7 @@
 # %% ../nbs/09a_base_weights.ipynb #370194a2
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,29 @@ class Bases:
     correlation: Floats  # (K, K)
 
 
+class _LaterBases(Bases):
+    """`Bases` whose cross-check and correlations, which decide no weight, are worked out when somebody reads them."""
+
+    def __getattr__(self, name: str) -> Any:
+        work = self.__dict__.get("_later", {}).get(name)
+        if work is None:
+            raise AttributeError(name)
+        self.__dict__.update(work())
+        return self.__dict__[name]
+
+
+def _later_bases(weights: Floats, rung: Ints, cross: Callable[[], Floats], cov: Floats, active: Bools) -> Bases:
+    """Weights now; the cross-check from `cross`, the closest pair of `active` (K,) members from `cov` (K, K), later."""
+    def close() -> dict[str, Any]:
+        corr = correlation(cov)
+        rho, i, j = closest_pair(corr, active)
+        return {"correlation": corr, "rho": np.full(len(weights), rho), "pair": (int(i), int(j))}
+    out = object.__new__(_LaterBases)
+    out.__dict__.update(weights=weights, rung=rung, _later={
+        "erc": lambda: {"erc": cross()}, "correlation": close, "rho": close, "pair": close})
+    return out
+
+
 def correlation(cov: Floats) -> Floats:
     """Correlation matrix of a covariance; NaN rows stay NaN."""
     sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
@@ -66,6 +89,7 @@ class BaseWeights:
         self.combos = sorted(set(wanted + cross))
         self.pick = np.array([self.combos.index(w) for w in wanted])
         self.cross = np.array([self.combos.index(w) for w in cross])
+        self.asked, self.crossed = sorted(set(self.pick.tolist())), sorted(set(self.cross.tolist()))
         self._first, self._masks = 0, np.zeros((0, len(est.history.sleeve_ids)), dtype=bool)
         self._weights, self._rungs = np.zeros((0, 0, 0)), np.zeros((0, 0), dtype=np.int64)
         self._pairs: tuple[NDArray[Any], ...] = ()  # correlation and closest pair of each precomputed row
@@ -87,24 +111,23 @@ class BaseWeights:
             n = len(active)
             return Bases(np.zeros((n, 0)), np.zeros(n, dtype=np.int64), np.zeros((n, 0)), np.full(n, np.nan), (-1, -1),
                          np.zeros((0, 0)))
-        r = row - self._first
+        r, n = row - self._first, len(active)
         if 0 <= r < len(self._masks) and np.count_nonzero(active == self._masks[r]) == active.size:
             weights, rungs = self._weights[:, r], self._rungs[:, r]
             corr, rho, i, j = (x[r] for x in self._pairs)
-            return Bases(weights[self.pick], rungs[self.pick], weights[self.cross], np.full(len(active), rho),
-                         (int(i), int(j)), corr)
-        corr = correlation(sleeve_cov(self.est, self.combos[0][0], row, active[0]))
-        rho, i, j = closest_pair(corr, active[0])
-        pair = (int(i), int(j))
-        if len(active) == 1 or np.count_nonzero(active == active[0]) == active.size:
-            table, steps = _answers(self, row, active[0])
-            return Bases(table[self.pick], steps[self.pick], table[self.cross], np.full(len(active), rho), pair, corr)
-        weights, rungs, cross = np.zeros(active.shape), np.zeros(len(active), dtype=np.int64), np.zeros(active.shape)
+            return Bases(weights[self.pick], rungs[self.pick], weights[self.cross], np.full(n, rho), (int(i), int(j)), corr)
+        if n == 1 or np.count_nonzero(active == active[0]) == active.size:
+            mask, covs = active[0], _covs_of(self, row, active[0])
+            table, steps = _answers(self, covs, mask, self.asked)
+            def erc() -> Floats:
+                return _answers(self, covs, mask, self.crossed)[0][self.cross]
+            return _later_bases(table[self.pick], steps[self.pick], erc, covs[self.combos[0][0]][0], mask)
+        weights, rungs, cross = np.zeros(active.shape), np.zeros(n, dtype=np.int64), np.zeros(active.shape)
         for mask in np.unique(active, axis=0):
             at = np.flatnonzero((active == mask).all(axis=1))
-            table, steps = _answers(self, row, mask)
+            table, steps = _answers(self, _covs_of(self, row, mask), mask, range(len(self.combos)))
             weights[at], rungs[at], cross[at] = table[self.pick[at]], steps[self.pick[at]], table[self.cross[at]]
-        return Bases(weights, rungs, cross, np.full(len(active), rho), pair, corr)
+        return _later_bases(weights, rungs, lambda: cross, _covs_of(self, row, active[0])[self.combos[0][0]][0], active[0])
 
 # %% ../nbs/09a_base_weights.ipynb #50482737
 def allocate_members(covs: Floats, masks: Bools, combo: tuple[int, str, str, float]) -> tuple[Floats, Ints]:
@@ -139,8 +162,14 @@ def allocate_members(covs: Floats, masks: Bools, combo: tuple[int, str, str, flo
     return weights, rung
 
 
-def _answers(b: BaseWeights, row: int, mask: Bools) -> tuple[Floats, Ints]:
-    """Weights and rungs of every combination, for one set of members."""
-    covs = {i: sleeve_cov(b.est, i, row, mask)[None] for i in {c[0] for c in b.combos}}
-    asked = [allocate_members(covs[c[0]], mask, c) for c in b.combos]
-    return np.concatenate([w for w, _ in asked]), np.concatenate([g for _, g in asked])
+def _covs_of(b: BaseWeights, row: int, mask: Bools) -> dict[int, Floats]:
+    """Each covariance set (1, K, K) for one set of members."""
+    return {i: sleeve_cov(b.est, i, row, mask)[None] for i in {c[0] for c in b.combos}}
+
+
+def _answers(b: BaseWeights, covs: Mapping[int, Floats], mask: Bools, which: Iterable[int]) -> tuple[Floats, Ints]:
+    """Weights (combos, K) and rungs (combos,) of the combos `which`, zeros elsewhere, for one set of members."""
+    weights, rungs = np.zeros((len(b.combos), len(mask))), np.zeros(len(b.combos), dtype=np.int64)
+    for i in which:
+        weights[i], rungs[i] = (x[0] for x in allocate_members(covs[b.combos[i][0]], mask, b.combos[i]))
+    return weights, rungs

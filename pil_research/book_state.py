@@ -46,7 +46,17 @@ def decode(x: Any, like: NDArray[Any]) -> NDArray[Any]:
     """What `encode` wrote, as an array of the type of `like`."""
     def value(v: Any) -> Any:
         return [value(u) for u in v] if isinstance(v, (list, tuple)) else (np.nan if v is None else v)
-    return np.asarray(value(x)).astype(like.dtype) if like.dtype != np.float64 else np.asarray(value(x), dtype=float)
+    if like.dtype == np.float64:
+        return np.asarray(value(x), dtype=float)
+    raw = np.asarray(value(x))
+    if like.dtype != np.bool_ and raw.dtype.kind == "f" and np.isfinite(raw).all() and (raw == np.round(raw)).all():
+        raw = raw.astype(np.int64) if (np.abs(raw) < 2.0**62).all() else raw
+    if raw.size and (raw.dtype.kind not in ("b" if like.dtype == np.bool_ else "iu")):
+        raise ValueError(f"{raw.dtype} where {like.dtype} belongs")
+    info = None if like.dtype == np.bool_ else np.iinfo(like.dtype)
+    if info is not None and raw.size and not (info.min <= raw.min() and raw.max() <= info.max):
+        raise ValueError("a whole number out of range")
+    return raw.astype(like.dtype)
 
 
 def state_values(s: StepState) -> dict[str, Any]:
@@ -56,6 +66,29 @@ def state_values(s: StepState) -> dict[str, Any]:
     return out
 
 # %% ../nbs/20c_book_state.ipynb #b9641896
+_SHARES = ("base", "tilted", "target", "smoothed", "applied", "entry_share", "haircut")
+
+
+def _check_state(s: StepState, blank: StepState) -> None:
+    """Shapes as they must be, shares in [0, 1], marks finite and not below equity; nothing is defaulted."""
+    low = s.drawdown
+    for one, other in ((s, blank), (low, blank.drawdown)):
+        for f in fields(one):
+            if f.name not in ("drawdown", "session") and getattr(one, f.name).shape != np.shape(getattr(other, f.name)):
+                raise ValueError(f"{f.name} has another shape")
+    for name, x in (*((n, getattr(s, n)) for n in _SHARES), ("multiplier", low.multiplier), ("throttle", low.throttle)):
+        if not ((x >= 0.0) & (x <= 1.0 + 1e-9)).all():
+            raise ValueError(f"{name} is not within 0 and 1")
+    for name, x, least in (("mark", low.mark, low.equity), ("true_mark", low.true_mark, low.equity), ("equity", low.equity, 0.0),
+                           ("close", low.close, -np.inf), ("pending_flow", low.pending_flow, -np.inf)):
+        if not (np.isfinite(x) & (x >= least - 1e-9 * np.abs(least))).all():
+            raise ValueError(f"{name} of the drawdown is not finite, or below equity")
+    ranges = ((s.sleeve_state, 0, 4), (s.tier, -1, 3), (low.tier, 0, 4))
+    odd = any(not ((x >= a) & (x <= b)).all() for x, a, b in ranges)
+    if odd or not np.isfinite(s.exposures).all() or not (s.limits >= 0.0).all():
+        raise ValueError("an exposure, limit, tier or sleeve state that cannot be")
+
+
 def state_from(values: Mapping[str, Any], blank: StepState) -> StepState:
     """Arrays from stored values; `blank` gives shapes and types."""
     try:
@@ -63,15 +96,20 @@ def state_from(values: Mapping[str, Any], blank: StepState) -> StepState:
                if f.name not in ("drawdown", "session")}
         low = {f.name: decode(values["drawdown"][f.name], np.asarray(getattr(blank.drawdown, f.name)))
                for f in fields(blank.drawdown)}
-        return StepState(**got, drawdown=DrawdownState(**low), session=int(values["session"]))
-    except (KeyError, TypeError, ValueError) as e:
+        if isinstance(values["session"], bool) or not isinstance(values["session"], int):
+            raise ValueError("session is no whole number")
+        state = StepState(**got, drawdown=DrawdownState(**low), session=values["session"])
+        _check_state(state, blank)
+        return state
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise StateError(f"the stored state cannot be read ({e}); restore the last good one, never start fresh with "
                          "positions open", code="BAD_STATE", field="state") from e
 
 
 def stored_kills(stored: Any) -> Kills:
     """Latched kills from a stored state; what cannot be read counts as set."""
-    if isinstance(stored, (tuple, list)) and len(stored) == 5 and isinstance(stored[0], bool):
+    if isinstance(stored, (tuple, list)) and len(stored) == 5 and isinstance(stored[0], bool) and all(
+            isinstance(g, (tuple, list)) and all(isinstance(n, str) for n in g) for g in stored[1:3]):
         return Kills(book=stored[0], sleeves=tuple(stored[1]), symbols=tuple(stored[2]), who=stored[3], why=stored[4])
     return Kills(book=True, who="state", why="the stored kills cannot be read")
 

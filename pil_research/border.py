@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .estimate import History
-from .types import InputError, Sleeve, Snapshot, check_name, is_finite
+from .types import InputError, Operator, Sleeve, Snapshot, check_name, is_finite
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +35,41 @@ def need_time(value: Any, field: str, aware: bool) -> pd.Timestamp:
 _SLOT = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|event-[1-9]\d{0,2}")
 
 # %% ../nbs/20b_border.ipynb #86759565
+_LARGEST = 1e15  # account currency, or a quantity
+
+
+def _check_kinds(snapshot: Snapshot) -> None:
+    """Every field holds the kind of object it is for."""
+    for name, kinds in (("sleeves", (tuple, list)), ("instruments", (pd.DataFrame,)), ("operator", (Operator,)),
+                        ("restricted", (Mapping,)), ("sleeves_confirmed", (bool,))):
+        value = getattr(snapshot, name)
+        if value is not None and not isinstance(value, kinds):
+            raise InputError(f"{name} must be a {kinds[0].__name__} or None, got {type(value).__name__}", code="BAD_TYPE",
+                             field=name, value=type(value).__name__, limit=kinds[0].__name__)
+    for s in snapshot.sleeves or ():
+        if not isinstance(s, Sleeve):
+            raise InputError(f"sleeves must hold Sleeve values, got {type(s).__name__}", code="BAD_TYPE", field="sleeves",
+                             value=type(s).__name__, limit="Sleeve")
+
+
+def _check_amounts(snapshot: Snapshot) -> None:
+    """Amounts that squares and quotients can be taken of."""
+    for name in ("equity", "flows"):
+        value = getattr(snapshot, name)
+        if is_finite(value) and not -_LARGEST <= value <= _LARGEST:
+            raise InputError(f"{name} must be an amount of at most {_LARGEST:g}, got {value!r}; check its unit",
+                             code="BAD_NUMBER", field=name, value=value, limit=_LARGEST)
+    held = snapshot.positions
+    if not isinstance(held, pd.Series) or not _is_real(held.dtype):
+        return
+    huge = np.abs(held.to_numpy() if isinstance(held.dtype, np.dtype) else held.to_numpy(dtype=float, na_value=np.nan)) > _LARGEST
+    if np.count_nonzero(huge):
+        name = str(held.index[huge][0])
+        code = "NON_FINITE" if np.isinf(held.to_numpy(dtype=float)).any() else "BAD_NUMBER"
+        raise InputError(f"position of {name} must be a finite quantity of at most {_LARGEST:g}", code=code, field="positions",
+                         subject=name, limit=_LARGEST)
+
+# %% ../nbs/20b_border.ipynb #8d90e0f7
 def check_snapshot(snapshot: Snapshot) -> None:
     """Times, slot, ids and numbers of a snapshot.
 
@@ -43,6 +78,7 @@ def check_snapshot(snapshot: Snapshot) -> None:
     InputError
         With the field, subject, value and limit at fault.
     """
+    _check_kinds(snapshot)
     need_time(snapshot.session, "session", aware=False)
     decided = need_time(snapshot.decided_at, "decided_at", aware=True)
     slot = snapshot.slot
@@ -51,16 +87,15 @@ def check_snapshot(snapshot: Snapshot) -> None:
     if not is_finite(snapshot.flows):
         raise InputError(f"flows must be a finite amount, got {snapshot.flows!r}; 0.0 means none", code="NON_FINITE",
                          field="flows", value=snapshot.flows, limit="finite")
+    if is_finite(snapshot.equity) or is_finite(snapshot.flows):
+        _check_amounts(snapshot)
     missing = snapshot.equity is None or (isinstance(snapshot.equity, (float, np.floating)) and math.isnan(snapshot.equity))
     if not missing and not is_finite(snapshot.equity):
         raise InputError(f"equity must be finite, None or NaN (missing), got {snapshot.equity!r}", code="NON_FINITE",
                          field="equity", value=snapshot.equity, limit="finite or missing")
-    for s in snapshot.sleeves or ():
-        if not isinstance(s, Sleeve):
-            raise InputError(f"sleeves must hold Sleeve values, got {type(s).__name__}", code="BAD_TYPE", field="sleeves",
-                             value=type(s).__name__, limit="Sleeve")
     for name in ("prices", "positions"):
         _check_series(getattr(snapshot, name), name, "")
+        _check_labels(getattr(snapshot, name), name, "")
     ids = [s.id for s in snapshot.sleeves or ()]
     for i in ids:
         if ids.count(i) > 1:
@@ -78,8 +113,22 @@ def _check_sleeve(s: Sleeve, decided: pd.Timestamp) -> None:
     for field in ("promoted_on", "demoted_on"):
         if getattr(s, field) is not None:
             need_time(getattr(s, field), f"{field} of {s.id}", aware=False)
-    _check_series(s.weights, "sleeves.weights", s.id)
-    _check_series(s.expected_gain, "sleeves.expected_gain", s.id)
+    for field, value, kind in (("history", s.history, pd.DataFrame), ("returns", s.returns, pd.Series)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{field} of sleeve {s.id} must be a {kind.__name__} or None, got {type(value).__name__}",
+                             code="BAD_TYPE", field=f"sleeves.{field}", subject=s.id, value=type(value).__name__,
+                             limit=kind.__name__)
+    for field, values in (("sleeves.weights", s.weights), ("sleeves.expected_gain", s.expected_gain)):
+        if values is not None:
+            _check_series(values, field, s.id)
+            _check_labels(values, field, s.id)
+
+
+def _check_labels(values: pd.Series | None, field: str, subject: str) -> None:
+    """Names, not numbers or tuples, as labels."""
+    if values is not None and values.index.inferred_type != "string" and len(values):
+        raise InputError(f"{field} must be labelled by names, got {values.index[0]!r}; use symbols", code="BAD_NAME", field=field,
+                         subject=subject, value=repr(values.index[0])[:40], limit="symbols")
 
 
 def _check_series(values: Any, field: str, subject: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import pandas as pd
 
-from .types import ConfigError
+from .types import ConfigError, is_finite
 
 # %% auto #0
 __all__ = ['param', 'SleevesConfig', 'CovarianceConfig', 'RiskConfig', 'AllocationConfig', 'TiltConfig', 'VolTargetConfig',
@@ -38,14 +37,17 @@ def _bounds(legal: str) -> tuple[float, float, bool, bool]:
     return float(low), float(high), legal[0] == "(", legal[-1] == ")"
 
 # %% ../nbs/01_config.ipynb #eca7a1e0
+_OPEN = 1e-6  # a value of an open range keeps this distance from its lower end, so that it can be divided by
+
+
 def _check_number(where: str, value: Any, default: Any, legal: str) -> Any:
     """`value` as the type of `default`, or a ConfigError that names the limit."""
     ok_type = isinstance(value, int) if isinstance(default, int) else isinstance(value, (int, float))
-    if isinstance(value, bool) or not ok_type or not math.isfinite(value):
+    if not ok_type or not is_finite(value):
         raise ConfigError(f"{where} must be {'a whole' if isinstance(default, int) else 'a finite'} number in {legal}, "
                           f"got {value!r}", code="CONFIG_TYPE", field=where, value=value, limit=legal)
     low, high, open_low, open_high = _bounds(legal)
-    if not (low < value if open_low else low <= value) or not (value < high if open_high else value <= high):
+    if not (low + _OPEN <= value if open_low else low <= value) or not (value < high if open_high else value <= high):
         hint = "; fractions are written 0.10, not 10" if value > high and isinstance(default, float) else ""
         raise ConfigError(f"{where} must be in {legal}, got {value!r}{hint}", code="CONFIG_RANGE", field=where,
                           value=value, limit=legal)

@@ -27,8 +27,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'CovarianceSet', 'EstimateSettings', 'unit_gross', 'History', 'Estimates', 'rolling_sd',
-           'Estimator', 'precompute', 'sleeve_cov', 'asset_risk', 'skill_z', 'estimate']
+__all__ = ['Floats', 'Bools', 'Ints', 'LARGEST_RETURN', 'CovarianceSet', 'EstimateSettings', 'unit_gross', 'History', 'Estimates',
+           'rolling_sd', 'Estimator', 'precompute', 'sleeve_cov', 'asset_risk', 'skill_z', 'estimate']
 
 # %% ../nbs/09_estimate.ipynb #a0530b63
 @dataclass(frozen=True)
@@ -65,9 +65,13 @@ class EstimateSettings:
 # %% ../nbs/09_estimate.ipynb #d4b7c486
 def unit_gross(weights: Floats) -> tuple[Floats, Bools]:
     """Weights `(..., M)` at unit gross and a flag `(...)` for those with no position at all."""
-    gross = np.abs(weights).sum(axis=-1)
+    with np.errstate(over="ignore"):
+        gross = np.abs(weights).sum(axis=-1)
+    if np.count_nonzero(np.isinf(gross)):  # any positive scale is allowed, also one whose sum is beyond the floats
+        weights = weights / np.where(gross == np.inf, np.abs(weights).max(axis=-1, initial=0.0), 1.0)[..., None]
+        gross = np.abs(weights).sum(axis=-1)
     flat = ~(gross > 1e-12)
-    if not flat.any():
+    if not np.count_nonzero(flat):
         return weights / gross[..., None], flat
     return weights / np.where(flat, 1.0, gross)[..., None] * ~flat[..., None], flat
 
@@ -79,8 +83,11 @@ def _check_names(symbols: tuple[str, ...], ids: tuple[str, ...]) -> None:
                              code="UNSORTED_IDS", field=name, limit="sorted, unique")
 
 
+LARGEST_RETURN = 1e6  # a hundred million per cent; beyond it squares and sums lose their meaning
+
+
 def _check_rows(symbols: tuple[str, ...], ids: tuple[str, ...], returns: Floats, targets: Floats,
-                dates: NDArray[np.datetime64]) -> None:
+                dates: NDArray[np.datetime64], given: Floats) -> None:
     t, k, m = len(dates), len(ids), len(symbols)
     if returns.shape != (t, m) or targets.shape != (t, k, m):
         raise InputError(f"history needs returns {(t, m)} and targets {(t, k, m)}, got {returns.shape} and "
@@ -89,16 +96,19 @@ def _check_rows(symbols: tuple[str, ...], ids: tuple[str, ...], returns: Floats,
         at = int(np.argmin(dates[1:] > dates[:-1])) + 1
         raise InputError(f"dates must rise, but {dates[at]} follows {dates[at - 1]}; sort the rows and drop duplicates",
                          code="UNSORTED_INDEX", field="asset_returns", value=str(dates[at]))
-    if np.isinf(returns).any():
-        r, c = np.argwhere(np.isinf(returns))[0]
-        raise InputError(f"return of {symbols[c]} on {dates[r]} is infinite; leave it empty where there was no quote",
-                         code="NON_FINITE", field="asset_returns", subject=symbols[c], value=float(returns[r, c]),
-                         limit="finite or empty")
+    for names, x, field in ((symbols, returns, "asset_returns"), (ids, given, "sleeves.returns")):
+        wild = np.abs(x) > LARGEST_RETURN  # infinite ones too; NaN is no quote
+        if np.count_nonzero(wild):
+            r, c = np.argwhere(wild)[0]
+            what = "infinite" if np.isinf(x[r, c]) else f"{x[r, c]:.3g}, which no market makes"
+            raise InputError(f"return of {names[c]} on {dates[r]} is {what}; leave it empty where there was no quote",
+                             code="NON_FINITE" if np.isinf(x[r, c]) else "BAD_RETURN", field=field, subject=names[c],
+                             value=float(x[r, c]), limit=LARGEST_RETURN)
 
 # %% ../nbs/09_estimate.ipynb #669a31c9
 def _spans(quoted: Bools, since: Floats, ever: Bools) -> tuple[Floats, Floats, Bools]:
     """Bars that each return spans, and the running counters after the block."""
-    if len(quoted) == 1 and quoted.all():
+    if len(quoted) == 1 and np.count_nonzero(quoted) == quoted.size:
         return np.where(ever, since + 1.0, 1.0)[None], np.zeros(len(since)), quoted[0]
     row = np.arange(len(quoted), dtype=np.float64)[:, None]
     last = np.maximum.accumulate(np.concatenate([-1.0 - since[None], np.where(quoted, row, -np.inf)]), axis=0)
@@ -109,9 +119,11 @@ def _spans(quoted: Bools, since: Floats, ever: Bools) -> tuple[Floats, Floats, B
 def _carry_targets(targets: Floats, before: Floats, known: Bools) -> tuple[Floats, Bools, Bools]:
     """Last published target of each sleeve, whether it published that day, and whether it ever did."""
     t, k, _ = targets.shape
-    published = np.asarray(np.isfinite(targets).all(axis=-1))
-    if published.all():
-        return targets, published, published
+    finite = np.isfinite(targets)
+    if np.count_nonzero(finite) == finite.size:
+        every = np.ones((t, k), dtype=bool)
+        return targets, every, every
+    published = np.asarray(finite.all(axis=-1))
     last = np.maximum.accumulate(np.where(published, np.arange(1, t + 1)[:, None], 0), axis=0)
     stacked = np.concatenate([before[None], np.where(published[..., None], targets, 0.0)])
     return stacked[last, np.arange(k)[None, :]], published, (last > 0) | known
@@ -143,10 +155,10 @@ class History:
         self.symbols, self.sleeve_ids, self.n = tuple(symbols), tuple(sleeve_ids), 0
         dates = np.asarray(dates, dtype="datetime64[D]")
         _check_names(self.symbols, self.sleeve_ids)
-        _check_rows(self.symbols, self.sleeve_ids, returns, targets, dates)
         self._rows = _empty_rows(len(dates) + 256, len(self.sleeve_ids), len(self.symbols))
         self._since, self._ever = np.zeros(len(self.symbols)), np.zeros(len(self.symbols), dtype=bool)
         given = np.full((len(dates), len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns
+        _check_rows(self.symbols, self.sleeve_ids, returns, targets, dates, given)
         self._hash, self._digests = hashlib.sha256(repr((self.symbols, self.sleeve_ids)).encode()), list[str]()
         _fill_rows(self, np.ascontiguousarray(returns, dtype=float), np.ascontiguousarray(targets, dtype=float), dates, given)
 
@@ -156,10 +168,10 @@ class History:
         if self.n and not day[0] > self.dates[-1]:
             raise InputError(f"a bar must be later than the last one ({self.dates[-1]}), got {date}",
                              code="UNSORTED_INDEX", field="asset_returns", value=str(date))
-        _check_rows(self.symbols, self.sleeve_ids, returns[None], targets[None], day)
         if self.n == len(self._rows["returns"]):
             self._rows = {k: np.concatenate([v, np.zeros_like(v)]) for k, v in self._rows.items()}
         given = np.full((1, len(self.sleeve_ids)), np.nan) if sleeve_returns is None else sleeve_returns[None]
+        _check_rows(self.symbols, self.sleeve_ids, returns[None], targets[None], day, given)
         _fill_rows(self, returns[None], targets[None], day, given)
 
     @property
@@ -187,11 +199,15 @@ def _fill_rows(h: History, returns: Floats, targets: Floats, dates: NDArray[np.d
              "unit": unit, "flat": flat, "published": published, "known": known, "given": given}
     for name, values in block.items():
         rows[name][a:b] = values
-    before = rows["unit"][np.arange(a, b) - 1] if b - a > 1 else rows["unit"][a - 1][None]
+    h.n = b
+    if b - a == 1:  # a live session
+        rows["issue"][a] = a if np.count_nonzero(unit[0] != rows["unit"][a - 1]) else rows["issue"][a - 1]
+        rows["heard"][a] = np.where(np.isfinite(given[0]), a, rows["heard"][a - 1])
+        return
+    before = rows["unit"][np.arange(a, b) - 1]
     here, heard = np.arange(a, b), np.isfinite(given)
     rows["issue"][a:b] = np.maximum.accumulate(np.where((unit != before).any(axis=(1, 2)), here, rows["issue"][a - 1]))
     rows["heard"][a:b] = np.maximum.accumulate(np.where(heard, here[:, None], rows["heard"][a - 1]), axis=0)
-    h.n = b
 
 
 def _hash_rows(h: History, row: int) -> list[str]:
@@ -258,7 +274,7 @@ def rolling_sd(returns: Floats, window: int, half_life: float, min_obs: int, las
     last = len(returns) if last is None else last
     tail, weights = returns[-(window - 1 + last):], ewma_weights(window, half_life)
     ok = np.isfinite(tail)
-    if last == 1 and len(tail) == window and ok.all():  # a live session
+    if last == 1 and len(tail) == window and np.count_nonzero(ok) == ok.size:  # a live session
         return np.sqrt(np.maximum(weights @ np.square(tail) - (weights @ tail) ** 2, 0.0))[None]
     padded = np.zeros((3, window - 1 + last, returns.shape[1]))
     x = np.where(ok, tail, 0.0)
@@ -332,8 +348,9 @@ def _store_returns(est: Estimator, a: int, n: int) -> None:
     given = h.given[a:n]
     mine = np.isfinite(given)
     raw, values = got.raw[a - n:], got.values[a - n:]
-    est.put("raw", a, np.where(mine, given, raw) if mine.any() else raw)
-    est.put("returns", a, np.where(mine, given, values) if mine.any() else values)
+    some = np.count_nonzero(mine)
+    est.put("raw", a, np.where(mine, given, raw) if some else raw)
+    est.put("returns", a, np.where(mine, given, values) if some else values)
     est.put("gap", a, got.gap[a - n:])
 
 
@@ -346,12 +363,15 @@ def _store_scales(est: Estimator, a: int, n: int) -> None:
     scale = s.vol_target / np.where(known, np.maximum(vol, s.vol_floor), np.nan)
     est.put("scale", a, scale if s.normalise else np.where(known, 1.0, np.nan))
     all_scale, r = est._rows["scale"], est._rows["returns"]
-    lag = np.maximum(np.arange(a, n) - 1, 0)
-    est.put("scaled", a, r[a:n] * all_scale[lag])
-    for k in np.flatnonzero((est._scaled_from < 0) & known.any(axis=0)):
+    est.put("scaled", a, r[a:n] * all_scale[a - 1:n - 1] if a else r[:n] * all_scale[np.maximum(np.arange(n) - 1, 0)])
+    fresh = est._scaled_from < 0
+    if not np.count_nonzero(fresh):
+        return
+    for k in np.flatnonzero(fresh & known.any(axis=0)):
         first = a + int(np.argmax(known[:, k]))
         est._rows["scaled"][: first + 1, k] = r[: first + 1, k] * all_scale[first, k]
         est._scaled_from[k] = first
+
 
 def _store_skill(est: Estimator, a: int, n: int) -> None:
     on, step, _, _, _ = est.settings.tilt
@@ -360,22 +380,24 @@ def _store_skill(est: Estimator, a: int, n: int) -> None:
     if not on or not h.sleeve_ids:
         est.put("ic", a, np.full((n - a, len(h.sleeve_ids)), np.nan))
         return
-    b = np.maximum(a - step, 0)
+    b = int(np.maximum(a - step, 0))
     ends = np.arange(np.maximum(a, step), n)
-    published = Publications(h.issue[b:n], int(b), est._ordered)
+    published = Publications(h.issue[b:n], b, est._ordered)
     found = step_ics(h.unit[b:n], h.returns[b:n], est._rows["sd"][b:n], ends - b, step, published)
-    est.put("ic", a, np.concatenate([np.full((n - a - len(ends), len(h.sleeve_ids)), np.nan), found]))
+    if len(found) < n - a:
+        found = np.concatenate([np.full((n - a - len(found), len(h.sleeve_ids)), np.nan), found])
+    est.put("ic", a, found)
 
 # %% ../nbs/09_estimate.ipynb #42765172
 def _sleeve_cov(x: Floats, s: CovarianceSet, ends: Ints, members: Bools) -> Floats:
     """(D, K, K) over the members only: an outsider's returns must not move their shrinkage; NaN elsewhere."""
-    on = np.flatnonzero(members)
+    on, every = np.flatnonzero(members), np.count_nonzero(members) == len(members)
     if not len(on):
         return np.full((len(ends), x.shape[1], x.shape[1]), np.nan)
     found = rolling_covariance(
-        x[:, on], s.window if s.window else None, s.half_life, s.target,
+        x if every else x[:, on], s.window if s.window else None, s.half_life, s.target,
         min_overlap=s.min_overlap, delta_scale=s.intensity_scale, annualise=252.0, ends=ends)
-    if len(on) == x.shape[1]:
+    if every:
         return found
     out = np.full((len(ends), x.shape[1], x.shape[1]), np.nan)
     out[:, on[:, None], on] = found
@@ -467,10 +489,13 @@ def _observe(est: Estimator, a: int, b: int) -> Liveness:
                           min_observations=s.min_observations, frozen_bars=s.frozen_bars, frozen_prices=stuck,
                           n_obs=est.rows("n_obs")[rows])
     codes, heard = live.observed, h.heard[rows]
-    if not h.published[rows].all():
-        codes = np.where((codes == OBS_OK) & ~h.published[rows], np.int8(OBS_MISSING), codes)
-    seen = h.known[rows] | ((heard >= 0) & (heard > np.arange(a, b)[:, None] - s.vol_window))  # returns without targets
-    return Liveness(codes if seen.all() else np.where(seen, codes, np.int8(OBS_ABSENT)), live.reason)
+    published, seen = h.published[rows], h.known[rows]
+    if np.count_nonzero(published) < published.size:
+        codes = np.where((codes == OBS_OK) & ~published, np.int8(OBS_MISSING), codes)
+    if np.count_nonzero(seen) == seen.size:
+        return Liveness(codes, live.reason)
+    seen = seen | ((heard >= 0) & (heard > np.arange(a, b)[:, None] - s.vol_window))  # returns without targets
+    return Liveness(np.where(seen, codes, np.int8(OBS_ABSENT)), live.reason)
 
 
 def estimate(est: Estimator, row: int) -> Estimates:

@@ -35,14 +35,15 @@ from .stages.turnover import RESTRICTIONS
 from .step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
 from .types import (BINDING, Alarm, AlarmCode, BookState, Decision, InputError, Kills, Operator, Order, PilError,
                                 Sleeve, Snapshot, StageRecord, StateError, check_name, is_finite)
+from .vehicles import VehicleBook, VehicleLots
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'STALE_DAYS', 'OUTLIER', 'kills_in_force', 'PortfolioIntegrator', 'decision_id',
-           'build_target_book', 'decision_from_dict', 'LiveDecision']
+__all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'STALE_DAYS', 'OUTLIER', 'kills_in_force',
+           'PortfolioIntegrator', 'decision_id', 'build_target_book', 'decision_from_dict', 'LiveDecision']
 
 # %% ../nbs/21_integrator.ipynb #6e38c20e
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ def _mapping(values: pd.Series) -> dict[str, float]:
     return {str(k): float(v) for k, v in zip(values.index, values.to_numpy(dtype=float), strict=True)}
 
 
+LEAST_PRICE = 1e-9  # of a unit; nearer to zero, and beyond its inverse, no quantity can be worked out
+LEAST_EQUITY = 1e-6  # account currency; less is no equity
+
+
+def _quotes(snapshot: Snapshot, market: Market, names: _Names) -> Floats:
+    """Prices in the order of the symbols; an option counts at its underlying's."""
+    price, option = names.values(snapshot.prices, np.nan), market.kinds == "option"
+    return np.where(option, price[_own(market)], price) if option.any() else price
+
+
 def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float, last: Floats,
                wanted: Bools) -> tuple[Floats, list[Alarm], Bools]:
     """Positions as fractions of equity, wrappers folded, and who cannot be traded for want of a price.
@@ -100,9 +111,10 @@ def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float,
     if snapshot.prices is None and market.primary is None:  # positions are amounts
         value = quantity / equity
         return np.where(np.abs(value) < 1e-12, 0.0, value), alarms, np.zeros(len(symbols), dtype=bool)
-    price = np.ones(len(symbols)) if snapshot.prices is None else names.values(snapshot.prices, np.nan)
+    price = np.ones(len(symbols)) if snapshot.prices is None else _quotes(snapshot, market, names)
     size = np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier)
-    held, priced = quantity != 0.0, np.isfinite(price) & ((price > 0.0) | market.allows_nonpositive)
+    sized = (np.abs(price) >= LEAST_PRICE) & (np.abs(price) <= 1.0 / LEAST_PRICE)
+    held, priced = quantity != 0.0, sized & ((price > 0.0) | market.allows_nonpositive)
     blind = held & ~priced
     for i in np.flatnonzero(blind).tolist():
         alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="critical", subject=symbols[i], value=float(price[i]),
@@ -110,13 +122,14 @@ def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float,
     for i in np.flatnonzero(wanted & ~held & ~priced).tolist():
         alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=symbols[i], value=float(price[i]),
                             message="wanted, but no usable price: left out"))
-    value = np.where(priced, quantity * size * np.where(priced, price, 0.0), 0.0) / equity
+    value = np.where(priced, quantity * size * np.where(priced, np.abs(price), 0.0), 0.0) / equity
     value = np.where(np.abs(value) < 1e-12, 0.0, value)  # a millionth of a cent per million is no position
     own = np.arange(len(symbols)) if market.primary is None else market.primary
     folded = value if market.primary is None else fold_wrappers(value, market.primary, market.multiple)
     frozen = np.zeros(len(symbols), dtype=bool)
     frozen[own[blind]] = True
-    return np.where(frozen, last, folded), alarms, frozen | (~priced & (own == np.arange(len(symbols))))
+    alone = (~priced | (market.kinds == "option")) & (own == np.arange(len(symbols)))
+    return np.where(frozen, last, folded), alarms, frozen | alone
 
 # %% ../nbs/21_integrator.ipynb #ebd23555
 def _observed(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, snapshot: Snapshot, absent: bool) -> NDArray[np.int8]:
@@ -170,6 +183,11 @@ def _promotion_days(sleeves: Sequence[Sleeve], dates: NDArray[np.datetime64], se
                      float(now - np.searchsorted(dates, np.datetime64(s.promoted_on.date()))) for s in sleeves], dtype=float)
 
 
+def _said(new: object, old: object) -> str:
+    """What a person wrote: the newer text that is one."""
+    return next((t for t in (new, old) if isinstance(t, str) and t), "")
+
+
 def kills_in_force(latched: Kills, snapshot: Snapshot) -> Kills:
     """Operator kills: the latched ones, until released, and those of the snapshot; what cannot be read kills the book."""
     release = isinstance(snapshot.operator, Operator) and snapshot.operator.release_kills is True
@@ -181,7 +199,7 @@ def kills_in_force(latched: Kills, snapshot: Snapshot) -> Kills:
     if not ok:
         return replace(old, book=True, who=old.who or "unreadable", why=old.why or f"kill state {str(new)[:80]!r}")
     return Kills(book=old.book or new.book, sleeves=tuple(sorted({*old.sleeves, *new.sleeves})),
-                 symbols=tuple(sorted({*old.symbols, *new.symbols})), who=str(new.who or old.who), why=str(new.why or old.why))
+                 symbols=tuple(sorted({*old.symbols, *new.symbols})), who=_said(new.who, old.who), why=_said(new.why, old.why))
 
 
 def _own(market: Market) -> Ints:
@@ -243,7 +261,7 @@ class PortfolioIntegrator:
         self._stored: Mapping[str, Any] = {}
         self._estimator: Estimator | None = None
         self._bases: BaseWeights | None = None
-        self._routing: tuple[Market, int, VehicleRouter] | None = None
+        self._routing: tuple[Market, int, VehicleBook] | None = None
         self._symbol_names, self._sleeve_names = _Names((), "symbol"), _Names((), "sleeve")
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
@@ -259,6 +277,11 @@ class PortfolioIntegrator:
         """The memory as a value: store it, compare it, hand it to the next integrator."""
         return _state_of(self)
 
+    @property
+    def bare_state(self) -> BookState:
+        """The state without its last decision, for a journal that has it already."""
+        return _state_of(self, bare=True)
+
     def build_target_book(self, snapshot: Snapshot) -> Decision:
         """The decision of one slot.
 
@@ -272,17 +295,42 @@ class PortfolioIntegrator:
         return build_target_book(self, snapshot)
 
 # %% ../nbs/21_integrator.ipynb #474a252c
-def _state_of(self: PortfolioIntegrator) -> BookState:
+def _state_of(self: PortfolioIntegrator, bare: bool = False) -> BookState:
     arrays = {} if self._arrays is None else state_values(self._arrays)
     values = {**arrays, "clusters": encode(self._clusters), "kills": encode(list(vars(self._kills).values()))}
-    last = self._last.to_dict() if self._last is not None else dict(self._stored)
+    slot = self._last.slot if self._last is not None else str(self._stored.get("slot", ""))
+    last = {} if bare else self._last.to_dict() if self._last is not None else dict(self._stored)
     return BookState(schema=self.SCHEMA, seq=self._seq, config_fingerprint=self._fingerprint, sleeve_ids=self._ids,
                      symbols=self._symbols, values=values, last_decision_id=self._last_id,
-                     last_session=self._last_session, last_slot=str(last.get("slot", "")),
+                     last_session=self._last_session, last_slot=slot,
                      last_input_hash=self._last_hash, last_decision=last)
 
 
+def _check_stored(state: BookState) -> None:
+    """Names, counters and dates of a stored state; its arrays are checked when they are decoded."""
+    sorted_names = all(isinstance(g, tuple) and all(isinstance(n, str) for n in g) and list(g) == sorted(set(g))
+                       for g in (state.sleeve_ids, state.symbols))
+    texts = (state.config_fingerprint, state.last_decision_id, state.last_session, state.last_slot, state.last_input_hash)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (state.schema, state.seq))
+    month = state.values.get("clusters", ("", ())) if isinstance(state.values, Mapping) else None
+    told = isinstance(month, tuple) and len(month) == 2 and isinstance(month[0], str) and isinstance(month[1], tuple) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= -1 for n in month[1])
+    dated = not state.last_session or _is_date(state.last_session)
+    if not (sorted_names and whole and told and dated and all(isinstance(t, str) for t in texts)
+            and isinstance(state.last_decision, Mapping)):
+        raise StateError("the stored state cannot be read (a name, counter, date or cluster that cannot be); restore the last "
+                         "good one, never start fresh with positions open", code="BAD_STATE", field="state")
+
+
+def _is_date(text: object) -> bool:
+    try:
+        return isinstance(text, str) and len(text) == 10 and bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
 def _restore(self: PortfolioIntegrator, state: BookState) -> None:
+    _check_stored(state)
     if state.schema != self.SCHEMA:
         raise StateError(f"state has schema {state.schema}, this version reads {self.SCHEMA}; migrate it first",
                          code="SCHEMA", field="state.schema", value=state.schema, limit=self.SCHEMA)
@@ -452,7 +500,7 @@ def _clusters_of(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, 
     if len(market.cluster_names) > 1 or market.cluster_names != ("unclassified",):
         return market.clusters
     month, self._next_clusters = f"{snapshot.session:%Y-%m}|{','.join(market.symbols)}", self._clusters
-    if self._clusters[0] != month:
+    if self._clusters[0] != month or len(self._clusters[1]) != len(market.symbols):
         out = np.full(len(market.symbols), -1)
         known = np.asarray(est.risk.known)
         if known.sum() > 1:
@@ -486,6 +534,7 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     estimator, bases = _estimator_of(self, history)
     est, market = estimate(estimator, row), _market_of(self, snapshot, symbols)
     equity = float("nan") if snapshot.equity is None else float(snapshot.equity)
+    equity = 0.0 if 0.0 < equity < LEAST_EQUITY else equity
     start = 1.0 if equity <= 0.0 else equity
     arrays = self._arrays if self._arrays is not None else initial_state(1, len(ids), len(symbols), start)
     arrays = realign_state(arrays, (self._ids, self._symbols), (ids, symbols)) if self._arrays is not None else arrays
@@ -532,34 +581,37 @@ def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: Ste
     return out
 
 # %% ../nbs/21_integrator.ipynb #17e7007c
-def _router(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, tier: int) -> VehicleRouter:
-    """The vehicle router of a tier, kept while instruments and tier stay."""
+def _vehicle_book(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, tier: int) -> VehicleBook:
+    """The vehicles of a tier, kept while instruments and tier stay."""
     if self._routing is None or self._routing[0] is not market or self._routing[1] != tier:
         given = pd.DataFrame({"asset_class": pd.Series(dtype=object)}) if snapshot.instruments is None else snapshot.instruments
-        self._routing = (market, tier, VehicleRouter(complete_instruments(given).reindex(list(market.symbols)), tier))
+        table = complete_instruments(given).reindex(list(market.symbols))
+        table["kind"] = np.where(market.kinds == "", "other", market.kinds)
+        self._routing = (market, tier, VehicleBook(VehicleRouter(table, tier)))
     return self._routing[2]
 
 
-def _vehicle_terms(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, equity: float,
-                   arrays: StepState) -> tuple[Floats | None, Bools | None]:
-    """Lots `(1, M)` and symbols without a vehicle; None without prices or when nothing trades in lots."""
-    if snapshot.prices is None:
-        return None, None
-    whole = (market.kinds == "etf") | ((market.kinds == "future") & np.isfinite(market.multiplier))
+def _vehicle_terms(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, equity: float, arrays: StepState,
+                   codes: Ints | None, session: int) -> tuple[VehicleLots | None, Bools | None]:
+    """Lots and symbols without a vehicle; None without prices or when nothing trades in lots.
+
+    A migration moves on once a session: `session` is -1 at its other slots, and where the book holds.
+    """
     equity = equity if equity > 0.0 else float(arrays.drawdown.equity[0])
-    if not whole.any() or not equity > 0.0:
+    if snapshot.prices is None or not equity > 0.0:
         return None, None
     tier = int(capital_tier(np.array([equity]), arrays.tier, self.config.ladder.thresholds,
                             up_factor=self.config.ladder.up_factor)[0])
-    price = np.nan_to_num(_names_of(self, market.symbols).values(snapshot.prices, np.nan))
-    if market.primary is None:
-        size = np.abs(price) * np.where(np.isfinite(market.multiplier), market.multiplier, 1.0)
-        lot = np.where(whole, size, 0.0) / equity
-        barred = whole & (market.kinds == "future") if tier == 0 else np.zeros(len(whole), dtype=bool)
-    else:
-        router = _router(self, snapshot, market, tier)
-        lot, barred = np.nan_to_num(router.lots(_mapping(snapshot.prices), equity)) * whole, ~router.allowed() & whole
-    return lot[None], barred if barred.any() else None
+    book, names = _vehicle_book(self, snapshot, market, tier), _names_of(self, market.symbols)
+    if not book.trades_lots:
+        return None, None
+    before = int(arrays.tier[0])
+    since = session if tier != before and before >= 0 else int(arrays.tier_since[0])
+    left = 0 if session < 0 else int(np.maximum(self.config.ladder.migrate_sessions - (session - since), 0))
+    lots = book.lots(_quotes(snapshot, market, names), np.nan_to_num(names.values(snapshot.positions)), equity,
+                     sessions_left=left, frozen=None if codes is None else codes == RESTRICTIONS["no_trade"])
+    return lots, book.barred if book.barred.any() else None
+
 
 # %% ../nbs/21_integrator.ipynb #881cb35b
 def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est: Estimates, bases: BaseWeights,
@@ -570,20 +622,21 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
     killed_sleeves = np.array([i in kills.sleeves for i in history.sleeve_ids], dtype=bool) if kills.sleeves else None
     names = _names_of(self, market.symbols)
     gains = [names.values(s.expected_gain) for s in sleeves if s.expected_gain is not None]
-    lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays)
+    session, codes = _session_number(self, arrays, history, snapshot, new_session), _restriction_codes(snapshot, market, frozen)
+    lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays, codes, -1 if absent or not new_session else session)
     return StepInputs(
-        session=_session_number(self, arrays, history, snapshot, new_session), new_session=new_session,
+        session=session, new_session=new_session,
         allocate=np.array([_allocates(self.config, snapshot, arrays, self._last_session)]), estimates=est,
         observed=_observed(sleeves, est, given, snapshot, absent), bases=lambda a: bases.at(est.row, a),
         equity=np.array([equity]), flow=np.array([float(snapshot.flows)]), exposures_now=now[None],
         roles=np.array([{"defensive": 1, "cyclical": -1}.get(s.role, 0) for s in sleeves], dtype=np.int8),
-        capacity=np.array([np.inf if s.capacity is None else float(s.capacity) for s in sleeves], dtype=float),
+        capacity=np.array([np.inf if s.capacity is None or s.capacity > 1e30 else float(s.capacity) for s in sleeves]),
         days=_promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
         clusters=_clusters_of(self, snapshot, market, est), half_spread=market.half_spread, fee=market.fee,
         impact=market.impact, adv=market.adv, assumed_impact=market.assumed_impact,
         kill_book=kills.book, killed_sleeves=killed_sleeves,
         killed_symbols=_killed_symbols(kills, market),
-        restrictions=_restriction_codes(snapshot, market, frozen), primary=market.primary, multiple=market.multiple,
+        restrictions=codes, primary=market.primary, multiple=market.multiple,
         lot=lot, no_vehicle=no_vehicle, sleeves_absent=absent, re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
         expected_gain=np.sum(gains, axis=0) if gains else None)
 
@@ -662,14 +715,20 @@ def _expand_alarms(decision: StepDecision, symbols: Sequence[str], ids: Sequence
     return out
 
 # %% ../nbs/21_integrator.ipynb #57ca473b
-def _stage_records(d: StepDecision, risk: AssetRisk, confidence: float) -> tuple[StageRecord, ...]:
+def _dropped(d: StepDecision, symbols: Sequence[str]) -> dict[str, float]:
+    """Exposure that dust, whole lots, repair and margin took from each symbol (or left, where one lot is too much to sell)."""
+    lost = d.recapped[0] - d.exposures[0]
+    return {symbols[i]: float(lost[i]) for i in np.flatnonzero(np.abs(lost) > 1e-12).tolist()}
+
+
+def _stage_records(d: StepDecision, risk: AssetRisk, confidence: float, symbols: Sequence[str]) -> tuple[StageRecord, ...]:
     """One record a stage: gross, net, volatility and names after it, what it multiplied by, what bound."""
     books = (d.netted, d.vol_scaled, d.capped, d.governed, d.sized, d.gated, d.recapped, d.exposures)
     v = np.stack([b[0] for b in books])
     vol = np.sqrt(252.0 * risk.variance(v)).tolist()
     gross, net, names = np.abs(v).sum(axis=1).tolist(), v.sum(axis=1).tolist(), (v != 0.0).sum(axis=1).tolist()
     bound = {n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on}
-    stages: tuple[tuple[str, int, float, tuple[str, ...], dict[str, float]], ...] = (  # book, multiplier, constraints, notes
+    stages: tuple[tuple[str, int, float, tuple[str, ...], dict[str, Any]], ...] = (  # book, multiplier, constraints, notes
         ("regime", 0, 1.0, (), {"vol_target": float(d.vol_target[0]), "confidence": confidence}),
         ("sleeves", 0, 1.0, (), {}),
         ("allocation", 0, 1.0, ("capacity",), {"cash": float(d.cash[0])}),
@@ -680,15 +739,17 @@ def _stage_records(d: StepDecision, risk: AssetRisk, confidence: float) -> tuple
         ("sizing", 4, float(d.kelly[0]), (), {}),
         ("turnover", 5, float(d.risk_ratio[0]), ("band", "gate", "min_ticket"), {"cost": float(d.trade_cost[0])}),
         ("limits", 6, float(d.held_scale[0]), ("held", "restriction"), {}),
-        ("ladder", 7, 1.0, ("lot", "tier"), {"tier": int(d.tier[0])}))
+        ("ladder", 7, 1.0, ("lot", "tier"), {"tier": int(d.tier[0]), "dropped": _dropped(d, symbols)}))
     return tuple(StageRecord(name=n, gross=gross[i], net=net[i], ex_ante_vol=vol[i], n_names=names[i], multiplier=m,
                              bound=tuple(c for c in say if c in bound), notes=notes) for n, i, m, say, notes in stages)
 
 # %% ../nbs/21_integrator.ipynb #562144a0
-def _numbers(d: StepDecision) -> dict[str, float]:
+def _numbers(d: StepDecision, vehicles: VehicleLots | None) -> dict[str, float]:
     """The scalars of a decision, annualised where they are volatilities."""
-    read = d.read
+    read, (margin, funded) = d.read, (0.0, 0.0) if vehicles is None else vehicles.money(d.exposures)
     return {
+        "margin": margin, "funded_longs": funded, "rounding_dropped": float(np.abs(d.recapped[0] - d.exposures[0]).sum()),
+        "margin_unknown": 0.0 if vehicles is None else float(vehicles.unknown_margin(d.exposures)),
         "equity": float(d.equity[0]), "ex_ante_vol_before": float(d.ex_ante_vol[0]), "leverage": float(d.leverage[0]),
         "vol_target": float(d.vol_target[0]), "goal": float(d.goal[0]),
         "executed_vol_target": float(d.vol_target[0] * d.kelly[0]), "ex_ante_vol": float(d.final_vol[0]),
@@ -713,6 +774,7 @@ class _Made:
     confidence: float
     prices: Floats | None
     routed: list[Order] | None
+    vehicles: VehicleLots | None
     alarms: tuple[Alarm, ...]  # those of the inputs, and of a migration
 
 # %% ../nbs/21_integrator.ipynb #aaed50bb
@@ -721,27 +783,29 @@ def _migration_left(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecisi
     return int(np.maximum(self.config.ladder.migrate_sessions - (inputs.session - int(d.tier_since[0])), 0))
 
 
-def _routed_orders(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, inputs: StepInputs,
-                   d: StepDecision) -> list[Order] | None:
+def _vehicles_in(inputs: StepInputs) -> VehicleLots | None:
+    return inputs.lot if isinstance(inputs.lot, VehicleLots) else None
+
+
+def _routed_orders(inputs: StepInputs, d: StepDecision) -> list[Order] | None:
     """Net orders in vehicles and whole lots; None where those are not known."""
-    if inputs.lot is None or snapshot.prices is None:
-        return None
-    index, left = _names_of(self, market.symbols).index, _migration_left(self, inputs, d)
-    held = snapshot.positions if snapshot.positions is not None else pd.Series(dtype=float)
-    own = np.arange(len(index)) if market.primary is None else np.unique(market.primary)
-    targets = dict(zip(index[own], d.exposures[0][own].tolist(), strict=True))
-    return _router(self, snapshot, market, int(d.tier[0])).route(
-        targets, _mapping(snapshot.prices), float(d.equity[0]), _mapping(held), sessions_left=left)
+    vehicles = _vehicles_in(inputs)
+    return None if vehicles is None else vehicles.orders(d.exposures, d.exposures_now)
 
 
 def _orders(q: _Made) -> tuple[Order, ...]:
-    """Net orders with the sleeves that asked for them."""
+    """Net orders with the sleeves on whose account they are: shares of the net amount, so they add up to 1.
+
+    Sleeves that cross count on both sides: 3 wanted and -1 wanted are shares of 1.5 and -0.5 of the 2 that are traded.
+    What no sleeve wants, or what crosses to nothing, is on nobody's account.
+    """
     routed = _plain_orders(q.prices, q.market, q.step) if q.routed is None else q.routed
     by = q.passport.attribution()
-    total = np.abs(by).sum(axis=0)
+    total, size = by.sum(axis=0), np.abs(by).sum(axis=0)
+    clear = np.abs(total) > 1e-6 * size
     place = {s: i for i, s in enumerate(q.market.symbols)}
     def share(i: int) -> dict[str, float]:
-        if total[i] == 0.0:
+        if not clear[i]:
             return {}
         return {s: float(v) for s, v in zip(q.passport.sleeve_ids, by[:, i] / total[i], strict=True) if v}
     return tuple(replace(o, attribution=share(place[o.symbol])) for o in routed)
@@ -756,6 +820,18 @@ def _plain_orders(prices: Floats | None, market: Market, d: StepDecision) -> lis
                   quantity=float(np.abs(delta[i]) * equity / unit[i]) if unit[i] else float("nan"),
                   notional=float(np.abs(delta[i]) * equity), reason="exit" if d.exposures[0][i] == 0.0 else "target")
             for i in np.flatnonzero(np.abs(delta) > 1e-12).tolist()]
+
+
+def _margin_alarm(inputs: StepInputs, d: StepDecision) -> list[Alarm]:
+    vehicles = _vehicles_in(inputs)
+    asked = 0.0 if vehicles is None else vehicles.asked
+    if vehicles is None or not asked > 1.0 + 1e-12:
+        return []
+    cured = vehicles.use(d.exposures) <= 1.0 + 1e-12
+    return [Alarm(code=AlarmCode.MARGIN_SHORT, severity="warning" if cured else "critical", value=asked, limit=1.0,
+                  message="margin and funded longs of the book, in equity: scaled down" if cured else
+                  "margin and funded longs of the book, in equity: what may not trade holds it there")]
+
 
 # %% ../nbs/21_integrator.ipynb #626e2358
 def _fixed(x: Floats) -> Floats:
@@ -788,11 +864,11 @@ _LABELS: Mapping[str, Callable[[_Made], Any]] = {
     "trades": lambda q: _table(q.step.exposures[0] - q.step.exposures_now[0], q.index),
     "sleeve_weights": lambda q: _table(q.step.ramped[0], q.sleeve_index),
     "orders": _orders,
-    "stages": lambda q: _stage_records(q.step, q.risk, q.confidence),
+    "stages": lambda q: _stage_records(q.step, q.risk, q.confidence, q.market.symbols),
     "alarms": lambda q: (*q.alarms, *_expand_alarms(q.step, q.passport.symbols, q.passport.sleeve_ids)),
     "binding": lambda q: tuple(n for n, on in zip(BINDING, q.step.bound[0].tolist(), strict=True) if on),
     "haircuts": lambda q: _haircuts(q.step),
-    "numbers": lambda q: _numbers(q.step)}
+    "numbers": lambda q: _numbers(q.step, q.vehicles)}
 
 
 class LiveDecision(Decision):
@@ -816,7 +892,7 @@ def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathe
     made = _Made(
         d, passport, got.market, names.index, _sleeve_index_of(self, history.sleeve_ids), x.estimates.risk,
         x.regime_confidence, None if snapshot.prices is None else np.array(names.values(snapshot.prices, np.nan)),
-        _routed_orders(self, snapshot, got.market, x, d), (*got.alarms, *_migration_alarm(self, x, d)))
+        _routed_orders(x, d), _vehicles_in(x), (*got.alarms, *_migration_alarm(self, x, d), *_margin_alarm(x, d)))
     out = object.__new__(LiveDecision)
     out.__dict__.update(id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,
                         input_hash=got.hash, equity=float(d.equity[0]), passport=passport, _made=made)

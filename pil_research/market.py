@@ -27,7 +27,7 @@ CLASS_COSTS: Mapping[str, tuple[float, float, float]] = {  # class -> half sprea
     "Equities": (1.0, 0.3, 0.25), "Bonds": (0.4, 0.15, 0.1), "STIR": (0.3, 0.05, 0.05), "FX": (0.5, 0.3, 0.2),
     "Energy": (4.2, 0.5, 0.6), "Metals": (2.4, 0.4, 0.5), "Agriculture": (4.1, 1.1, 1.0)}
 OTHER_CLASS_COSTS = (10.0, 1.0, 2.0)  # any class the table does not name
-KINDS = ("future", "etf", "other")
+KINDS = ("future", "etf", "option", "other")
 INSTRUMENT_COLUMNS = ("asset_class", "cluster", "kind", "half_spread_bps", "fee_bps", "adv_usd", "impact_y",
                       "impact_bps", "primary", "exposure_multiple", "multiplier", "margin",
                       "allows_nonpositive_price", "assumed")
@@ -85,12 +85,14 @@ def as_flags(column: pd.Series) -> pd.Series:
 def _numbers(column: pd.Series, name: str) -> pd.Series:
     """The column as floats, NaN where empty; refuses text, infinities and the wrong sign."""
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    ok = numbers > 0.0 if name in POSITIVE else numbers >= 0.0 if name in NON_NEGATIVE else numbers != 0.0
-    bad = (column.notna() & ~(ok & np.isfinite(numbers))).to_numpy()
+    low, high = (1e-9, 1e18) if name in POSITIVE else (0.0, 1e6) if name in NON_NEGATIVE else (1e-6, 1e6)
+    size = numbers.abs() if name == "exposure_multiple" else numbers
+    bad = (column.notna() & ~((size >= low) & (size <= high))).to_numpy()
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         need = "positive" if name in POSITIVE else "not negative" if name in NON_NEGATIVE else "not zero"
-        raise InputError(f"instruments[{name!r}] must be finite and {need}, got {column.iloc[row]!r} for "
+        raise InputError(f"instruments[{name!r}] must be finite and {need} (within {low:g} and {high:g}), "
+                         f"got {column.iloc[row]!r} for "
                          f"{column.index[row]}; correct it, or leave it empty", code="BAD_NUMBER", field=name,
                          subject=str(column.index[row]), value=column.iloc[row], limit=need)
     return numbers
@@ -124,7 +126,7 @@ class Market:
     primary: Ints | None  # (M,) None when there is no wrapper
     multiple: Floats  # (M,)
     multiplier: Floats  # (M,) value of one contract per unit of price, NaN when unknown
-    kinds: NDArray[np.str_]  # (M,) future, etf or other; "" where the caller did not say
+    kinds: NDArray[np.str_]  # (M,) one of KINDS; "" where the caller did not say
     funded: Bools  # (M,) bought with cash (not a future)
     allows_nonpositive: Bools  # (M,)
     assumed: Bools  # (M,)
@@ -166,8 +168,19 @@ class Market:
             allows_nonpositive=table["allows_nonpositive_price"].to_numpy(dtype=bool), known=known)
 
 # %% ../nbs/20a_market.ipynb #2e01b536
+def _check_table(given: object) -> None:
+    """A table by symbol with unique columns, asset_class among them."""
+    if not isinstance(given, pd.DataFrame) or not given.columns.is_unique:
+        raise InputError("instruments must be a DataFrame by symbol with unique columns", code="BAD_TYPE", field="instruments",
+                         value=type(given).__name__, limit="DataFrame")
+    if "asset_class" not in given:
+        raise InputError("instruments must have a filled column asset_class; add it, one class a symbol",
+                         code="MISSING_COLUMN", field="instruments", subject="asset_class")
+
+
 def _table_for(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> tuple[pd.DataFrame, Bools]:
     given = pd.DataFrame({"asset_class": pd.Series(dtype=object)}) if instruments is None else instruments
+    _check_table(given)
     if not given.index.is_unique:
         twice = str(given.index[given.index.duplicated()][0])
         raise InputError(f"instruments lists {twice} twice; keep one row", code="DUPLICATE_SYMBOL", field="instruments",

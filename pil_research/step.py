@@ -102,7 +102,7 @@ class StepInputs:
     restrictions: Ints | None = None  # (M,) codes of stages.turnover
     primary: Ints | None = None  # (M,) index of the primary of a wrapper
     multiple: Floats | None = None  # (M,)
-    lot: Floats | None = None  # (C, M) one lot as a fraction of equity, 0 where fractional
+    lot: Floats | ladder.LotRule | None = None  # (C, M) one lot as a fraction of equity, 0 where fractional; or vehicles
     no_vehicle: Bools | None = None  # (M,) the tier has no vehicle for it: target 0
     fixed_tier: bool = False  # the tier of the first session stays
     sleeves_absent: bool = False
@@ -178,8 +178,8 @@ def _no_alarms() -> tuple[AlarmFlags, ...]:
     return ()
 
 # %% ../nbs/20_step.ipynb #05c9af3f
-class StepDecision(NamedTuple):
-    """What the step decided, with every intermediate vector."""
+class _StepNumbers(NamedTuple):
+    """Every intermediate vector of a step."""
 
     # sleeve axis (C, K)
     base: Floats
@@ -221,7 +221,6 @@ class StepDecision(NamedTuple):
     crossing_saved: Floats
     cash: Floats
     rung: Ints
-    divergence: Floats
     tier: Ints
     tier_since: Ints
     limits: Floats
@@ -230,7 +229,19 @@ class StepDecision(NamedTuple):
     bound: Bools
     hold: Bools
     reduce_only: Bools
+    cross_check: Callable[[], Floats]
     flag_alarms: Callable[[], tuple[AlarmFlags, ...]] = _no_alarms
+
+# %% ../nbs/20_step.ipynb #dfaa1ef4
+class StepDecision(_StepNumbers):
+    """What the step decided, with every intermediate vector."""
+
+    __slots__ = ()
+
+    @property
+    def divergence(self) -> Floats:
+        """Half the L1 distance of the base weights to ERC (C,), NaN without an allocation; worked out when read."""
+        return self.cross_check()
 
     @property
     def alarms(self) -> tuple[AlarmFlags, ...]:
@@ -278,7 +289,7 @@ class _Weights(NamedTuple):
     cash: Floats
     joined: Ints
     rung: Ints
-    divergence: Floats
+    divergence: Callable[[], Floats]
     capacity_bound: Bools
     relaxed: Bools
     bases: Bases | None
@@ -321,11 +332,16 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
     full = (x.capacity / np.maximum(equity, 1e-300)[:, None]) <= limit
     if np.count_nonzero(full):
         full = full & (ramped >= limit - 1e-10) & active
-    rung, apart = np.full(p.n, -1), np.full(p.n, np.nan)
-    if bases is not None:
-        rung, apart = np.where(did, bases.rung, rung), np.where(did, allocation.divergence(bases.weights, bases.erc), apart)
-    return _Weights(*w[:4], w[4], ramped, 1.0 - ramped.sum(axis=-1), joined, rung, apart, np.asarray(full.any(axis=-1)),
-                    relaxed, bases, did)
+    rung = np.full(p.n, -1) if bases is None else np.where(did, bases.rung, -1)
+    return _Weights(*w[:4], w[4], ramped, 1.0 - ramped.sum(axis=-1), joined, rung, partial(_divergence, bases, did),
+                    np.asarray(full.any(axis=-1)), relaxed, bases, did)
+
+
+def _divergence(bases: Bases | None, did: Bools) -> Floats:
+    """HRP against ERC where this slot allocated, NaN elsewhere."""
+    if bases is None:
+        return np.full(len(did), np.nan)
+    return np.where(did, allocation.divergence(bases.weights, bases.erc), np.nan)
 
 
 def _joined(s: StepState, x: StepInputs, active: Bools) -> Ints:
@@ -509,7 +525,7 @@ def _alarms(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, st: 
     every = np.ones(p.n, dtype=bool)
     young = np.broadcast_to(x.observed == sleeves.OBS_YOUNG, st.state.shape)
     held = np.abs(x.exposures_now) > 0.0
-    wanted = held | (np.abs(e.unit).sum(axis=0) > 0.0)
+    wanted, apart = held | (np.abs(e.unit).sum(axis=0) > 0.0), w.divergence()
     up = [
         AlarmFlags(c.SLEEVES_ABSENT, "critical", every & x.sleeves_absent, message="no list of sleeves: holding, reduce only"),
         AlarmFlags(c.SLEEVE_HELD, "warning", st.state == sleeves.HELD, "sleeve", st.missed, p.sleeves.held_sessions,
@@ -525,7 +541,7 @@ def _alarms(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, st: 
         AlarmFlags(c.RISK_UNAVAILABLE, "critical", book.vol.unavailable, value=book.ex_ante,
                    message="ex-ante volatility is not finite: holding, reduce only"),
         AlarmFlags(c.ALLOCATOR_FALLBACK, "warning", w.rung > 0, value=w.rung, message="a lower rung of the ladder was used"),
-        AlarmFlags(c.HRP_ERC_DIVERGENCE, "warning", w.divergence > p.allocation.divergence_alarm, value=w.divergence,
+        AlarmFlags(c.HRP_ERC_DIVERGENCE, "warning", apart > p.allocation.divergence_alarm, value=apart,
                    limit=p.allocation.divergence_alarm, message="HRP and ERC disagree"),
         AlarmFlags(c.CAP_RELAXED, "info", w.relaxed & w.did, value=p.allocation.sleeve_cap, message="a_max was relaxed to 1/K"),
     ]
@@ -645,6 +661,6 @@ def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, 
         ex_ante_vol=book.ex_ante, stressed_vol=np.sqrt(252.0) * x.estimates.risk.stressed_vol(book.governed),
         final_vol=t.final_vol, leverage=book.vol.leverage, vol_target=terms.vol_target, goal=book.vol.goal,
         governor=read.multiplier, throttle=book.throttle, kelly=p.sizing.kelly, risk_ratio=t.k, held_scale=t.held_scale,
-        trade_cost=t.cost, crossing_saved=book.crossing, cash=w.cash, rung=w.rung, divergence=w.divergence,
+        trade_cost=t.cost, crossing_saved=book.crossing, cash=w.cash, rung=w.rung, cross_check=w.divergence,
         tier=terms.tier, tier_since=after.tier_since, limits=limits, read=read, states=st.state, bound=bound, hold=hold,
         reduce_only=reduce_only, flag_alarms=flag_alarms)

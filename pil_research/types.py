@@ -116,6 +116,7 @@ class AlarmCode(StrEnum):
     STALE_INPUT = "STALE_INPUT"  # an input is older than its limit
     VANISHED_SYMBOL = "VANISHED_SYMBOL"  # a held symbol is no longer in any sleeve
     MIGRATING = "MIGRATING"  # vehicles move to the new tier over several sessions
+    MARGIN_SHORT = "MARGIN_SHORT"  # equity cannot carry the margin of the book; it was scaled down, or could not be
 
 # %% ../nbs/00_types.ipynb #6dd751f9
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,14 @@ class Alarm:
 # %% ../nbs/00_types.ipynb #deca6eac
 ROLES = ("defensive", "cyclical", "neutral")
 REGIME_LABELS = ("risk_on", "transition", "crisis")
+
+def _is_number(x: object) -> bool:
+    """True for a real number, NaN and infinities too; False for booleans, text and whole numbers beyond the floats."""
+    if isinstance(x, bool) or not isinstance(x, (int, float, np.integer, np.floating)):
+        return False
+    return not isinstance(x, int) or abs(x) < 1 << 1000
+
+
 _NAME_OK = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
 
 
@@ -195,7 +204,7 @@ class Sleeve:
         if self.role not in ROLES:
             raise InputError(f"role of sleeve {self.id} must be one of {ROLES}, got {self.role!r}",
                              code="BAD_ROLE", field="role", subject=self.id, value=self.role, limit=ROLES)
-        if self.capacity is not None and not self.capacity >= 0.0:
+        if self.capacity is not None and not (_is_number(self.capacity) and self.capacity >= 0.0):
             raise InputError(f"capacity of sleeve {self.id} must be a non-negative amount, got {self.capacity!r}",
                              code="BAD_CAPACITY", field="capacity", subject=self.id, value=self.capacity, limit=">= 0")
 
@@ -212,7 +221,7 @@ class RegimeRead:
             raise InputError(f"regime label must be one of {REGIME_LABELS}, got {self.label!r}; "
                              "map your detector's states first",
                              code="BAD_REGIME", field="regime.label", value=self.label, limit=REGIME_LABELS)
-        if isinstance(self.confidence, bool) or not (0.0 <= self.confidence <= 1.0):
+        if not (_is_number(self.confidence) and 0.0 <= self.confidence <= 1.0):
             raise InputError(f"regime confidence must be in [0, 1], got {self.confidence!r}",
                              code="BAD_REGIME", field="regime.confidence", value=self.confidence, limit="[0, 1]")
 
@@ -326,7 +335,12 @@ BINDING = ("vol_clip_hi", "name", "cluster", "net", "gross", "tier", "governor",
 
 def is_finite(x: object) -> bool:
     """True for a real finite number; False for None, NaN, infinities, booleans and text."""
-    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool) and math.isfinite(float(x))
+    if isinstance(x, bool) or not isinstance(x, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(float(x))
+    except OverflowError:  # a whole number beyond the floats
+        return False
 
 # %% ../nbs/00_types.ipynb #10a7b211
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ PASSING: dict[str, list[dict[str, Any]]] = {
                {"id": "stress.1n_risk.1987", "value": 0.09, "op": "<", "limit": 0.15, "status": "pass"}],
     "sensitivity": [{"id": "sensitivity.stable", "value": 0.04, "op": "<=", "limit": 0.1, "status": "pass"},
                     {"id": "sensitivity.percentile", "value": 0.6, "op": "<=", "limit": 0.8, "status": "pass"}],
-    "guards": [], "explain": [],
+    "guards": [], "explain": [], "sleeves": [], "shadow": [],
     "oracle": [{"id": "oracle.riskfolio", "value": 1e-13, "op": "<=", "limit": 1e-12, "status": "pass"}]}
 CORE = ("ladder", "overfitting", "stress", "sensitivity")
 STATUS = {"fail": "FAIL", "pass": "PASS", "inconclusive": "INDIFFERENT", "error": "ERROR"}

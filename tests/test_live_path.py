@@ -28,6 +28,7 @@ LIVE = sorted(
         "allocators",
         "stages",
         "market",
+        "vehicles",
         "estimate",
         "base_weights",
         "step",

@@ -17,11 +17,14 @@ from desk import DAILY, DAYS, FOUR, IDS, INFO, NAMES, Desk, codes, history
 
 from pil_research.integrator import PortfolioIntegrator
 from pil_research.live import StateStore, replay, replay_command
-from pil_research.live.archive import Archive, Reader, time_from, time_text
+from pil_research.live.archive import Archive, Reader, _Shelf, split_decision, time_from, time_text, whole_decision
+from pil_research.live.journal import SCHEMA
+from pil_research.live.payload import canonical, joined, parse
 from pil_research.live.replay import _Replayer
 from pil_research.types import Kills, Operator, RegimeRead, Sleeve, Snapshot, StateError
 
-ROW, GOLDEN = 200, Path(__file__).parent / "golden" / "store_v1.sqlite"
+ROW, FOLDER = 200, Path(__file__).parent / "golden"
+GOLDEN = FOLDER / "store_v2.sqlite"  # of this version; those of older ones stay
 
 
 def eventful(path: Path) -> Desk:
@@ -219,11 +222,11 @@ def test_three_years_with_restarts_replay(tmp_path: Path) -> None:
     assert got.ok and got.decisions > 2300 and desk.store.verify()["rows"] == got.rows
 
 
-# ---------------------------------------------------------------- a store of version 1, for ever
+# ---------------------------------------------------------------- a store of every version, for ever
 
 
 def make_golden() -> None:
-    """How the golden store was made; run with PIL_MAKE_GOLDEN=1, only while version 1 is unreleased."""
+    """How the golden store was made; run with PIL_MAKE_GOLDEN=1, only while its version is unreleased."""
     import tempfile
 
     path = Path(tempfile.mkdtemp()) / "store" / "book.db"
@@ -243,11 +246,19 @@ if os.environ.get("PIL_MAKE_GOLDEN"):
     make_golden()
 
 
-def test_a_store_of_version_1_opens_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_every_version_opens_for_ever(tmp_path: Path, version: int) -> None:
     path = tmp_path / "store" / "book.db"
     path.parent.mkdir(mode=0o700)
-    shutil.copy(GOLDEN, path)
+    shutil.copy(FOLDER / f"store_v{version}.sqlite", path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT schema FROM state").fetchone()[0] == version
+    with StateStore(path, readonly=True) as look:  # looking changes nothing
+        assert look.state is not None and look.state["memory"]["adopting"] == ""
+        assert replay(look, tolerance=1e-6).ok
     desk = Desk(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA
     state, memory = desk.session.state, desk.session.memory
     assert [r.kind for r in desk.store.rows()] == ["decision"] * 3 + ["held", "decision"] and state.seq == 4
     assert memory.session == DAYS[ROW + 3].date().isoformat() and memory.holds == 0 and state.symbols == tuple(NAMES)
@@ -258,3 +269,26 @@ def test_a_store_of_version_1_opens_for_ever(tmp_path: Path) -> None:
                 desk.positions[o["vehicle"]] += o["quantity"] * (1 if o["side"] == "buy" else -1)
     d = desk.session.on_slot(desk.snapshot(ROW + 4))
     assert d.status == "ok" and codes(d) == [] and replay(desk.store, tolerance=1e-6).ok
+
+
+def test_a_decision_is_stored_as_its_plain_values_would_be(tmp_path: Path) -> None:
+    """The journal's short way makes the same bytes as the long one."""
+    desk = Desk(tmp_path / "store" / "book.db")
+    for row in range(ROW, ROW + 3):
+        d = desk.run(row, row)
+        archive, shelf = Archive(), _Shelf()
+        light, parts = archive.decision(d)
+        want = split_decision(shelf, d.to_dict())
+        assert canonical([light, parts]) == canonical(list(want)) and archive.pending == shelf.new
+        whole = whole_decision({"decision": light, "parts": parts}, shelf.new.__getitem__)
+        assert parse(canonical(whole)) == parse(canonical(d.to_dict()))
+
+
+def test_joined_texts_are_canonical() -> None:
+    a, b = {"z": 1.5, "a": [None, True]}, {"é": "x"}
+    assert joined(memory=canonical(b), book=canonical(a)) == canonical({"book": a, "memory": b})
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(StateError) as caught:
+        canonical(loop)
+    assert caught.value.code == "NOT_PLAIN"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import shutil
 import signal
 import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ from pil_research.live.files import WriterLock, quarantined, read_head, write_he
 from pil_research.live.journal import SCHEMA, Entry, migrate_state
 from pil_research.live.payload import canonical, pack, parse, sha, unpack
 from pil_research.live.store import StateStore
+from pil_research.research.crash import contend, in_child, kill_loop
+from pil_research.research.damage import damage_copies, mutate
 from pil_research.types import StateError
 
 
@@ -188,142 +188,35 @@ def test_a_store_that_was_moved_away_is_not_written(path: Path) -> None:
     store.close()
 
 
-def _contend(path: str, rounds: int, seed: int, out: Any) -> None:
-    rng, mine, turns = np.random.default_rng(seed), 0, 0
-    while turns < rounds:
-        try:
-            with StateStore(path) as store:
-                for _ in range(int(rng.integers(1, 4))):
-                    n = store.seq + 1
-                    assert (store.state or {"n": 0})["n"] == n - 1
-                    commit(store, n, 5)
-                    mine += 1
-            turns += 1
-        except StateError as e:
-            assert e.code == "LOCKED", e
-        time.sleep(float(rng.random()) * 0.004)
-    out.send(mine)
-
-
-def contend(path: Path, writers: int, rounds: int) -> int:
-    context = get_context("fork")
-    pairs = [context.Pipe(duplex=False) for _ in range(writers)]
-    people = [context.Process(target=_contend, args=(str(path), rounds, i, pairs[i][1])) for i in range(writers)]
-    for p in people:
-        p.start()
-    for p in people:
-        p.join(300)
-    assert [p.exitcode for p in people] == [0] * writers
-    made = sum(a.recv() for a, _ in pairs)
-    assert made >= writers * rounds
-    with StateStore(path) as store:
-        assert store.seq == made == (store.state or {"n": 0})["n"]
-        assert [r.payload["n"] for r in store.rows()] == list(range(1, made + 1))
-        assert store.verify()["rows"] == made
-    return made
-
-
 @pytest.mark.parametrize("writers", [2, 4])
 def test_concurrent_writers_lose_nothing(path: Path, writers: int) -> None:
     StateStore(path).close()
-    assert contend(path, writers, 12) >= 12 * writers
+    got = contend(path, writers, 12)
+    assert got.commits >= 12 * writers and not got.lost
 
 
 @pytest.mark.slow
 def test_sixteen_writers_lose_nothing(path: Path) -> None:
     StateStore(path).close()
-    assert contend(path, 16, 25) >= 400
+    got = contend(path, 16, 25)
+    assert got.commits >= 400 and not got.lost
 
 
 # ---------------------------------------------------------------- kill -9
 
 
-def _write_for_ever(path: str, pipe: int, first_kill: int) -> None:
-    """Commit and acknowledge until killed; with `first_kill` the process kills itself at that virtual machine step."""
-    store = StateStore(path)
-    if first_kill:
-        left = [first_kill]
-
-        def tick() -> int:
-            left[0] -= 1
-            if left[0] <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return 0
-
-        store._db.set_progress_handler(tick, 1)
-    for n in range(store.seq + 1, store.seq + 10_000):
-        commit(store, n, 20)
-        os.write(pipe, b"%d\n" % n)
-
-
-def _in_child(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    return pid
-
-
-def kill_cycle(path: Path, rng: np.random.Generator, mode: int) -> tuple[int, int]:
-    """One life: commits until it is killed. Gives the last acknowledged commit and what the store holds after."""
-    reading, writing = os.pipe()
-    step = int(rng.integers(1, 400)) if mode == 0 else 0
-
-    def work() -> None:
-        if mode == 1:  # the kernel kills at the write that would pass this size: every offset of the log can be hit
-            size = sum(os.stat(path.with_name(path.name + p)).st_size for p in ("",) if path.exists())
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(rng.integers(1, 120_000)),) * 2)
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        _write_for_ever(str(path), writing, step)
-
-    pid = _in_child(work)
-    os.close(writing)
-    if mode == 2:
-        select.select([reading], [], [], 5.0)
-        time.sleep(float(rng.random()) * 0.01)
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    acked = b""
-    while block := os.read(reading, 65_536):
-        acked += block
-    os.close(reading)
-    lines = acked.split(b"\n")[:-1]
-    with StateStore(path) as store:
-        return (int(lines[-1]) if lines else 0), store.seq
-
-
-def kill_loop(path: Path, cycles: int, seed: int) -> int:
-    rng, last = np.random.default_rng(seed), 0
-    StateStore(path).close()
-    for i in range(cycles):
-        acked, held = kill_cycle(path, rng, i % 3)
-        assert acked in (0, held, held - 1), f"cycle {i}: acknowledged {acked}, the store holds {held}"
-        assert held >= last
-        last = held
-        if held > 600:
-            with StateStore(path) as store:
-                assert [r.payload["n"] for r in store.rows()] == list(range(1, held + 1))
-            shutil.rmtree(path.parent)
-            StateStore(path).close()
-            last = 0
-    with StateStore(path) as store:
-        assert store.state is None or store.state == state_of(store.seq)
-        assert [r.payload["n"] for r in store.rows()] == list(range(1, store.seq + 1))
-        store.verify()
-    return cycles
-
-
 def test_kill_at_write_points_loses_nothing_acknowledged(path: Path) -> None:
     """Incidents 12, 13: killed inside transactions, at write calls and at random; an acknowledged commit is never lost."""
-    assert kill_loop(path, 48, seed=0) == 48
+    StateStore(path).close()
+    got = kill_loop(path, 48, seed=0)
+    assert got.cycles == 48 and not got.lost and got.commits > 20
 
 
 @pytest.mark.slow
 def test_a_thousand_kills(path: Path) -> None:
-    assert kill_loop(path, 1500, seed=1) == 1500
+    StateStore(path).close()
+    got = kill_loop(path, 1500, seed=1)
+    assert got.cycles == 1500 and not got.lost
 
 
 @pytest.mark.parametrize("step", [1, 30, 80, 150, 300, 1000])
@@ -335,7 +228,7 @@ def test_a_kill_while_a_store_is_made_leaves_none_or_a_whole_one(path: Path, ste
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         StateStore(path)
 
-    os.waitpid(_in_child(work), 0)
+    os.waitpid(in_child(work), 0)
     with StateStore(path) as store:
         assert store.seq == 0
         commit(store, 1)
@@ -351,25 +244,6 @@ def make_store(path: Path, rows: int = 6) -> tuple[Any, ...]:
         return content(store)
 
 
-def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """Truncate, flip a bit, zero a run, cut a piece out, insert one, or repeat one."""
-    out, kind, at = bytearray(data), int(rng.integers(7)), int(rng.integers(len(data)))
-    n = int(rng.integers(1, 200))
-    if kind == 0:
-        del out[at:]
-    elif kind in (1, 2):
-        out[at] ^= 1 << int(rng.integers(8))
-    elif kind == 3:
-        out[at : at + n] = bytes(len(out[at : at + n]))
-    elif kind == 4:
-        del out[at : at + n]
-    elif kind == 5:
-        out[at:at] = rng.bytes(n)
-    else:
-        out[at : at + n] = out[: len(out[at : at + n])]
-    return bytes(out)
-
-
 def accepted(path: Path) -> tuple[Any, ...] | None:
     """What a store says, or None when it is refused with a typed error."""
     try:
@@ -383,32 +257,19 @@ def accepted(path: Path) -> tuple[Any, ...] | None:
         return None
 
 
-def damage(path: Path, count: int, seed: int) -> tuple[int, int]:
-    """Mutants of a store: how many were refused, and how many accepted with the same content."""
-    said, rng, kept = make_store(path), np.random.default_rng(seed), 0
-    whole, copy = path.read_bytes(), path.parent / "mutant" / "book.db"
-    copy.parent.mkdir(mode=0o700)
-    shutil.copy(path.with_name("book.db.head"), copy.with_name("book.db.head"))
-    for i in range(count):
-        copy.write_bytes(mutate(whole, rng))
-        for tail in ("-wal", "-shm"):
-            copy.with_name("book.db" + tail).unlink(missing_ok=True)
-        found = accepted(copy)
-        assert found is None or found == said, f"mutant {i} was accepted with other content"
-        kept += found is not None
-    return count - kept, kept
-
-
 def test_no_damaged_store_is_believed(path: Path) -> None:
     """Incident 28: truncated, flipped, zeroed, cut, stuffed; never other content, never an empty start."""
-    refusals, same = damage(path, 2000, seed=5)
-    assert refusals > 1000 and same < 1000  # a flip in an unused part of a page changes nothing
+    make_store(path)
+    got = damage_copies(path, 2000, seed=5)
+    assert got.other == 0 and got.refused > 1000 and got.same < 1000  # a flip in an unused part of a page changes nothing
+    assert set(got.codes) <= {"CORRUPT", "ROLLED_BACK", "NEWER_SCHEMA", "MISSING", "STORE_IO"}
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_damaged_stores(path: Path) -> None:
-    refusals, same = damage(path, 100_000, seed=6)
-    assert refusals + same == 100_000
+    make_store(path)
+    got = damage_copies(path, 100_000, seed=6)
+    assert got.other == 0 and got.refused + got.same == 100_000
 
 
 def test_a_damaged_log_never_gives_an_older_book(path: Path) -> None:
@@ -565,7 +426,7 @@ def test_short_writes_at_any_offset(path: Path, room: int) -> None:
             os._exit(3 if e.code in ("COMMIT_FAILED", "STORE_IO") else 4)
         os._exit(0)
 
-    _, status = os.waitpid(_in_child(work), 0)
+    _, status = os.waitpid(in_child(work), 0)
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, 3)
     with StateStore(path) as store:

@@ -220,7 +220,7 @@ def test_an_index_of_nothing(tmp_path: Path) -> None:
 
 
 def test_the_page_says_verdict_gates_runs_and_evidence(tmp_path: Path) -> None:
-    passing_runs(tmp_path, (*CORE, "guards", "explain", "oracle"))
+    passing_runs(tmp_path, tuple(TEMPLATES))
     ended = validate.conclude(tmp_path)
     page = ended.index.read_text()
     assert "HRP ships" in page and "Action: ship HRP" in page and "valid until" in page and 'role="alert"' not in page
@@ -234,7 +234,7 @@ def test_the_page_says_verdict_gates_runs_and_evidence(tmp_path: Path) -> None:
     assert len(page.encode()) < 100_000 and not list(tmp_path.glob(".*.part"))
     book = json.loads((tmp_path / "index.json").read_text())
     assert book["schema"] == "pil.index/2" and book["verdict"]["action"] == "ship_hrp" and book["alarms"] == []
-    assert {e["pillar"] for e in book["evidence"]} >= {"Data", "Outcomes analysis"} and len(book["runs"]) == 7
+    assert {e["pillar"] for e in book["evidence"]} >= {"Data", "Outcomes analysis"} and len(book["runs"]) == len(TEMPLATES)
 
 
 @pytest.mark.parametrize("what", ["data", "config", "ledger", "damage"])

@@ -5,10 +5,14 @@
 # %% ../../nbs/08b_erc.ipynb #0dee7fe9
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dposv
 
+from .engine import answer
 from .simple import FloatArray, check_covariance, correlation_of
 from ..types import InputError
 
@@ -113,18 +117,43 @@ def erc_rows(cov: FloatArray, *, budget: ArrayLike | None = None) -> FloatArray:
     """
     b, k, _ = cov.shape
     share = np.full((b, k), 1.0 / k) if budget is None else np.broadcast_to(_as_budget(budget, k), (b, k))
-    rho = correlation_of(cov, None)
-    variance = np.diagonal(cov, axis1=-2, axis2=-1)
-    inverse_sd = np.sqrt(variance.min(-1, keepdims=True) / variance)
     if k <= 2 and budget is None:
+        inverse_sd = _inverse_sd(cov)
         return np.asarray(inverse_sd / inverse_sd.sum(-1, keepdims=True))
+    fast = answer("erc", cov, share)
+    if fast is None:
+        return _erc_rows(cov, share)
+    declined = fast[:, 0] != fast[:, 0]
+    if np.count_nonzero(declined):
+        fast[declined] = _erc_rows(cov[declined], share[declined])
+    return fast
+
+
+def _inverse_sd(cov: FloatArray) -> FloatArray:
+    """Inverse deviations (B, K) over the largest of each row."""
+    variance = np.diagonal(cov, axis1=-2, axis2=-1)
+    return np.asarray(np.sqrt(variance.min(-1, keepdims=True) / variance))
+
+
+def _erc_rows(cov: FloatArray, share: FloatArray) -> FloatArray:
+    """`erc_rows` in numpy, with budgets (B, K)."""
+    b, _, _ = cov.shape
+    rho = correlation_of(cov, None)
     y = _newton_one(rho[0], share[0])[None] if b == 1 else _newton_rows(rho, share)
-    weights = y * inverse_sd
+    weights = y * _inverse_sd(cov)
     weights = weights / weights.sum(-1, keepdims=True)
     met = _shares_met(rho, y, share)
     return np.asarray(weights) if met.all() else np.where(met[:, None], weights, np.nan)
 
 # %% ../../nbs/08b_erc.ipynb #e6c2e131
+@lru_cache(maxsize=64)
+def _equal_shares(k: int) -> FloatArray:
+    """Equal budgets (1, K), not to be written to."""
+    share = np.full((1, k), 1.0 / k)
+    share.flags.writeable = False
+    return share
+
+
 def _as_budget(budget: ArrayLike, k: int) -> FloatArray:
     """Budgets scaled to sum 1, or an `InputError`."""
     share = np.asarray(budget, dtype=np.float64)
@@ -154,7 +183,12 @@ def erc(cov: ArrayLike, *, budget: ArrayLike | None = None) -> FloatArray:
         The codes of `check_covariance`; ``BAD_BUDGET``; ``NO_SOLUTION`` if the shares cannot be met, for
         instance for an indefinite matrix or perfectly hedged sleeves.
     """
-    stack, lead = check_covariance(cov)
+    given = np.asarray(cov, dtype=np.float64)
+    if budget is None and given.ndim == 2 and given.shape[0] == given.shape[1] > 2:
+        fast = answer("erc", given[None], _equal_shares(len(given)))
+        if fast is not None and math.isfinite(fast[0, 0]):
+            return np.asarray(fast[0])
+    stack, lead = check_covariance(given)
     k = stack.shape[-1]
     if budget is not None:
         budget = np.broadcast_to(_as_budget(budget, k), (*lead, k)).reshape(-1, k)

@@ -5,11 +5,15 @@
 # %% ../../nbs/08a_hrp.ipynb #a40a201d
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, reduce
+from operator import add, itemgetter
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .engine import answer
 from .simple import FloatArray, check_covariance, correlation_of
 from .tree import (
     IntArray, distance_units, fits_lists, leaf_order_of_list, leaf_order_rows)
@@ -108,20 +112,20 @@ def _bisect_rows(scaled: FloatArray, inverse: FloatArray) -> FloatArray:
     return weights
 
 # %% ../../nbs/08a_hrp.ipynb #b8af5613
-def _variance_of_list(scaled: list[list[float]], inverse: list[float], begin: int, end: int) -> float:
-    columns, total = scaled[begin][begin:end], inverse[begin]
-    for i in range(begin + 1, end):
-        columns = [a + b for a, b in zip(columns, scaled[i][begin:end], strict=True)]
-        total += inverse[i]
-    whole = columns[0]
-    for x in columns[1:]:
-        whole += x
+def _variance_of_list(scaled: Sequence[Sequence[float]], inverse: Sequence[float], begin: int, end: int) -> float:
+    if end - begin == 1:
+        whole, total = scaled[begin][begin], inverse[begin]
+    else:
+        columns: Iterable[float] = scaled[begin][begin:end]
+        for row in scaled[begin + 1:end]:
+            columns = map(add, columns, row[begin:end])
+        whole, total = reduce(add, columns), reduce(add, inverse[begin:end])  # from the left, as the arrays add
     square = total * total
     variance = whole / square if square > 0.0 else np.nan
     return 0.0 if variance < 0.0 else variance
 
 
-def _bisect_list(scaled: list[list[float]], inverse: list[float]) -> list[float]:
+def _bisect_list(scaled: Sequence[Sequence[float]], inverse: Sequence[float]) -> list[float]:
     """`_bisect_rows` for one matrix given as lists; NaN where both halves have no variance."""
     weights = [1.0] * len(inverse)
     for begin, middle, end in _halves(len(inverse)):
@@ -135,26 +139,48 @@ def _bisect_list(scaled: list[list[float]], inverse: list[float]) -> list[float]
             weights[i] *= rest
     return weights
 
+
+def _weights_of_list(scaled: list[list[float]], inverse: list[float], order: list[int]) -> list[float]:
+    """HRP weights of one matrix of two sleeves or more, given as lists; NaN where no split is defined."""
+    ordered = itemgetter(*order)
+    by_place = _bisect_list([ordered(row) for row in ordered(scaled)], ordered(inverse))
+    if not (min(inverse) > _SMALLEST and math.isfinite(reduce(add, by_place))):
+        return [np.nan] * len(order)
+    weights = [0.0] * len(order)
+    for i, weight in zip(order, by_place, strict=True):
+        weights[i] = weight
+    return weights
+
 # %% ../../nbs/08a_hrp.ipynb #62b570d1
 def hrp_rows(cov: FloatArray, *, variant: str = "direct", leaf_order: bool | None = None) -> FloatArray:
     """HRP weights of a stack of usable covariances (B, K, K); rows of NaN where no split is defined.
 
     The inner layer of `hrp`: no checks of `cov`. See `hrp` for the arguments.
     """
+    reorder = _check_variant(variant, leaf_order)
+    fast = answer("hrp", cov, variant == "paper", reorder)
+    if fast is not None:
+        declined = fast[:, 0] != fast[:, 0]
+        if np.count_nonzero(declined):
+            fast[declined] = _hrp_rows(cov[declined], variant, reorder)
+        return fast
+    return _hrp_rows(cov, variant, reorder)
+
+
+def _hrp_rows(cov: FloatArray, variant: str, reorder: bool) -> FloatArray:
+    """`hrp_rows` in numpy."""
     k = cov.shape[-1]
-    order = _order_rows(cov, variant, _check_variant(variant, leaf_order))
+    order = _order_rows(cov, variant, reorder)
     variance = cov.reshape(-1, k * k)[:, :: k + 1]
     calmest = variance.min(-1, keepdims=True)
     inverse = calmest / variance
     scaled = (cov + cov.swapaxes(1, 2)) * (inverse[:, :, None] * (inverse / (2.0 * calmest))[:, None, :])
+    if fits_lists(cov) and k > 1:
+        return np.array([_weights_of_list(*m) for m in zip(scaled.tolist(), inverse.tolist(), order.tolist(), strict=True)])
     rows = np.arange(len(cov))[:, None]
-    if fits_lists(cov):
-        ordered = np.array([_bisect_list([[s[j] for j in at] for s in [matrix[i] for i in at]], [v[i] for i in at])
-                            for matrix, v, at in zip(scaled.tolist(), inverse.tolist(), order.tolist(), strict=True)])
-    else:
-        scaled = scaled[rows[:, :, None], order[:, :, None], order[:, None, :]]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ordered = _bisect_rows(np.ascontiguousarray(np.moveaxis(scaled, 0, -1)), inverse[rows, order].T.copy()).T
+    scaled = scaled[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ordered = _bisect_rows(np.ascontiguousarray(np.moveaxis(scaled, 0, -1)), inverse[rows, order].T.copy()).T
     weights = np.empty_like(inverse)
     weights[rows, order] = ordered
     bad = ~((inverse.min(-1) > _SMALLEST) & np.isfinite(weights.sum(-1)))
@@ -186,8 +212,12 @@ def hrp(cov: ArrayLike, *, variant: str = "direct", leaf_order: bool | None = No
         The codes of `check_covariance`; ``UNKNOWN_VARIANT``; ``NO_SOLUTION`` if both halves of a cut have no
         variance (perfectly hedged sleeves) or the weights are not finite.
     """
-    _check_variant(variant, leaf_order)
-    stack, lead = check_covariance(cov)
+    reorder, given = _check_variant(variant, leaf_order), np.asarray(cov, dtype=np.float64)
+    if given.ndim == 2 and given.shape[0] == given.shape[1] > 0:
+        fast = answer("hrp", given[None], variant == "paper", reorder)
+        if fast is not None and math.isfinite(fast[0, 0]):
+            return np.asarray(fast[0])
+    stack, lead = check_covariance(given)
     weights = hrp_rows(stack, variant=variant, leaf_order=leaf_order)
     bad = ~np.isfinite(weights).all(-1)
     if bad.any():

@@ -70,6 +70,14 @@ def _accept(weights: FloatArray) -> NDArray[np.bool_]:
         return np.asarray((weights >= 0.0).all(-1) & (np.abs(weights.sum(-1) - 1.0) <= _SUM_ERROR))
 
 
+def _accept_all(weights: FloatArray) -> bool:
+    """Whether `_accept` would accept every row."""
+    off, count = np.abs(np.add.reduce(weights, axis=-1) - 1.0), np.count_nonzero
+    if count(np.isfinite(off)) < off.size:
+        return False
+    return count(off <= _SUM_ERROR) == off.size and count(weights >= 0.0) == weights.size
+
+
 def _try_rung(name: str, cov: FloatArray, faults: NDArray[np.intp], options: Mapping[str, Any]) -> FloatArray:
     """Weights of one rung (B, K), NaN rows where it fails."""
     usable = np.ones(len(cov), dtype=bool) if name in _DIAGONAL_ONLY else faults == 0
@@ -85,10 +93,10 @@ def _walk(cov: FloatArray, method: str, options: Mapping[str, Any]) -> tuple[Flo
     """Weights (B, K) and the rung each row ended on, an index into ``ladder(method)``."""
     rungs = ladder(method)
     faults = covariance_faults(cov)
-    if not faults.any():  # as a rule the first rung answers every row
+    if not np.count_nonzero(faults):  # as a rule the first rung answers every row
         answer = _ROWS[method](cov, **options)
-        if _accept(answer).all():
-            return answer, np.zeros(len(cov), dtype=np.intp)
+        if _accept_all(answer):
+            return answer, faults
     weights = np.full(cov.shape[:-1], np.nan)
     rung = np.full(len(cov), len(rungs) - 1, dtype=np.intp)
     waiting = np.arange(len(cov))
@@ -178,9 +186,10 @@ def allocate_batch(cov: ArrayLike, method: str = "hrp", *, active: ArrayLike | N
     d, k, _ = stack.shape
     if active is None:
         return _walk(stack, method, options)
-    mask = np.broadcast_to(np.asarray(active, dtype=bool), (d, k))
-    if mask.all() and d:
+    given = np.asarray(active, dtype=bool)
+    if d and np.count_nonzero(given) == given.size and given.shape in ((k,), (d, k)):
         return _walk(stack, method, options)
+    mask = np.broadcast_to(given, (d, k))
     weights, rung = np.zeros((d, k)), np.zeros(d, dtype=np.intp)
     for rows in _same_rows(mask):
         names = np.flatnonzero(mask[rows[0]])

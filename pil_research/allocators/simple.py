@@ -32,9 +32,10 @@ def covariance_faults(cov: FloatArray) -> NDArray[np.intp]:
     -------
     array of int, shape (B,)
     """
-    k = cov.shape[-1]
+    k, count = cov.shape[-1], np.count_nonzero
     diagonal = cov.reshape(-1, k * k)[:, :: k + 1]
-    if np.isfinite(cov).all() and (diagonal >= np.finfo(float).tiny).all() and (cov == cov.transpose(0, 2, 1)).all():
+    if (count(np.isfinite(cov)) == cov.size and count(diagonal >= np.finfo(float).tiny) == diagonal.size
+            and count(cov == cov.transpose(0, 2, 1)) == cov.size):
         return np.zeros(len(cov), dtype=np.intp)
     finite = np.asarray(np.isfinite(cov).all((-2, -1)))
     safe = cov if finite.all() else np.where(finite[:, None, None], cov, np.eye(k))
@@ -121,7 +122,7 @@ def correlation_of(cov: FloatArray, decimals: int | None = 12) -> FloatArray:
     np.maximum(rho, -1.0, out=rho)
     np.minimum(rho, 1.0, out=rho)
     if decimals is not None:
-        rho = np.round(rho, decimals)
+        rho = rho.round(decimals)
     rho.reshape(*cov.shape[:-2], k * k)[..., :: k + 1] = 1.0
     return rho
 

@@ -227,10 +227,13 @@ def _best_ends(d: list[list[float]], paths: list[list[float]], left: tuple[list[
                     column = d[k]
                     out[k] = min([row[m] + column[m] for m in mids])
             for stops, turns in ((right[0], right[1]), (right[1], right[0])):
-                for w in stops:
-                    back = paths[w]
-                    length = min([out[k] + back[k] for k in turns]) if turns else out[w]
-                    row[w] = back[u] = length
+                if len(turns) == 1:
+                    k = turns[0]
+                    lengths = [out[k] + paths[w][k] for w in stops]
+                else:
+                    lengths = [min([out[k] + paths[w][k] for k in turns]) if turns else out[w] for w in stops]
+                for w, length in zip(stops, lengths, strict=True):
+                    row[w] = paths[w][u] = length
                     if length < best:
                         best, ends = length, (u, w)
     return ends

@@ -81,7 +81,7 @@ def _windows(returns: ArrayLike, target: str, delta_scale: float) -> Floats:
     if not delta_scale >= 0.0:
         raise InputError(f"delta_scale must be >= 0, got {delta_scale!r}", code="BAD_SCALE", field="delta_scale",
                          value=delta_scale, limit=">= 0")
-    if np.isinf(x).any():
+    if np.count_nonzero(np.isinf(x)):
         raise InputError("returns must be finite or NaN (missing), got an infinity; find the bad price at its source",
                          code="NON_FINITE", field="returns", value="inf", limit="finite or NaN")
     return x
@@ -90,7 +90,7 @@ def _windows(returns: ArrayLike, target: str, delta_scale: float) -> Floats:
 def _estimate(x: Floats, weights: Floats, target: str, scale: float, min_overlap: int) -> CovarianceEstimate:
     """Each of the (D, T, K) windows by the path it needs."""
     bars = x.shape[1]
-    if bars > 1 and not np.isnan(x).any():
+    if bars > 1 and not np.count_nonzero(np.isnan(x)):
         return _complete(x, weights, target, scale)
     seen = np.count_nonzero(x == x, axis=1)  # NaN is not equal to itself
     empty = seen < 2
@@ -240,7 +240,7 @@ def _end_rows(n: int, window: int | None, ends: Sequence[int] | NDArray[np.int64
     if ends is None:
         return np.arange(0 if window is None else window - 1, n)
     rows = np.asarray(ends, dtype=np.int64)
-    if rows.ndim != 1 or (rows < 0).any() or (rows >= n).any():
+    if rows.ndim != 1 or np.count_nonzero((rows < 0) | (rows >= n)):
         raise InputError(f"ends must be row numbers in 0..{n - 1}", code="BAD_ROW", field="ends", limit=n - 1)
     return rows
 

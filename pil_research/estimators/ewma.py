@@ -64,7 +64,7 @@ def _mean_square(squares: NDArray[np.float64], mask: NDArray[np.float64],
                  weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weighted mean of the squares where `mask` is 1, along the last axis; NaN where it is 0 throughout."""
     total, mass = np.vecdot(squares, weights), np.vecdot(mask, weights)
-    if (mass > 0.0).all():
+    if np.count_nonzero(mass > 0.0) == mass.size:
         return np.asarray(total / mass)
     out = np.full(total.shape, np.nan)
     np.divide(total, mass, out=out, where=mass > 0.0)
@@ -74,7 +74,7 @@ def _mean_square(squares: NDArray[np.float64], mask: NDArray[np.float64],
 def _finite_or_masked(returns: ArrayLike, name: str = "returns") -> NDArray[np.float64]:
     """The returns as float64; infinities refused."""
     x = np.asarray(returns, dtype=np.float64)
-    if np.isinf(x).any():
+    if np.count_nonzero(np.isinf(x)):
         raise InputError(f"{name} must be finite or NaN (masked), got an infinity; find the bad price at its source",
                          code="NON_FINITE", field=name, value="inf", limit="finite or NaN")
     return x
@@ -124,7 +124,7 @@ def ewma_vol(returns: ArrayLike, half_life: float | None, floor: float = 0.0, *,
         tail = np.full((*x.shape[:-1], window), np.nan)
         tail[..., window - x.shape[-1]:] = x
     valid = tail == tail  # NaN is not equal to itself
-    full = bool(valid.all())
+    full = np.count_nonzero(valid) == valid.size
     filled, mask = (tail, np.ones(window)) if full else (np.where(valid, tail, 0.0), valid.astype(np.float64))
     mean_square = _mean_square(filled * filled, mask, ewma_weights(window, half_life))
     n_obs = np.full(tail.shape[:-1], window) if full else np.count_nonzero(valid, axis=-1)

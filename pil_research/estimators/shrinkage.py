@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,25 +44,27 @@ class _Sample:
 
 def _inverse(x: Floats) -> Floats:
     """1/x, and 0 where x is not positive."""
-    if (x > 0.0).all():
+    if np.count_nonzero(x > 0.0) == x.size:
         return 1.0 / x  # many times quicker than the masked division
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0.0)
 
 
 def _sample(x: Floats, weights: Floats) -> _Sample:
     """Weighted moments of (D, T, K) windows without gaps; an empty series is a column of zeros."""
-    y = x - (weights @ x)[:, None, :]
+    middle = weights @ x
+    y = x - middle[:, None, :]
     root = y * np.sqrt(weights)[:, None]
     cov = root.swapaxes(1, 2) @ root
-    variance = np.diagonal(cov, axis1=1, axis2=2)
-    live = variance > 1e-28 * (weights @ np.square(x))
-    if not live.all():
+    variance = _diagonal(cov)
+    live = variance > 1e-28 * (variance + middle * middle)
+    n: Any = x.shape[2]
+    if np.count_nonzero(live) < live.size:
         y = np.where(live[:, None, :], y, 0.0)
         cov = np.where(live[:, :, None] & live[:, None, :], cov, 0.0)
         variance = np.where(live, variance, 0.0)
+        n = np.count_nonzero(live, axis=1)
     sd = np.sqrt(variance)
     inv = _inverse(sd)
-    n = np.count_nonzero(sd > 0.0, axis=1)
     total = np.vecdot(inv, np.vecdot(cov, inv[:, None, :]))
     pairs = np.maximum(n * (n - 1), 1)
     mean = np.minimum(np.maximum(np.where(n > 1, (total - n) / pairs, 0.0), -1.0), 1.0)
@@ -85,9 +88,14 @@ def _constant_correlation(m: _Sample) -> tuple[Floats, Floats, Floats]:
     return target, pi - rho, np.square(target - m.cov).sum(axis=(1, 2))
 
 
+def _diagonal(matrix: Floats) -> Floats:
+    """The diagonals (D, K) of contiguous matrices (D, K, K), to read or to write."""
+    d, k, _ = matrix.shape
+    return matrix.reshape(d, k * k)[:, ::k + 1]
+
+
 def _set_diagonal(matrix: Floats, diagonal: Floats) -> None:
-    index = np.arange(matrix.shape[-1])
-    matrix[..., index, index] = diagonal
+    _diagonal(matrix)[...] = diagonal
 
 # %% ../../nbs/03c_shrinkage.ipynb #fb29f4a4
 def _identity(m: _Sample) -> tuple[Floats, Floats, Floats]:
@@ -142,7 +150,7 @@ def _complete(x: Floats, weights: Floats, target: str, scale: float) -> Covarian
                                   repair=zero, effective_bars=1.0 / kish)
     f, excess, gamma = _BY_TARGET[target](m)
     if target == "constant_correlation":
-        gamma = np.where((m.sd > 0.0).sum(axis=1) <= 2, 0.0, gamma)
+        gamma = np.where(np.count_nonzero(m.sd, axis=1) <= 2, 0.0, gamma) if m.sd.shape[1] <= 2 or not m.sd.all() else gamma
     cov, delta = _mix(m.cov, f, excess, gamma, kish, scale)
     return CovarianceEstimate(cov=cov, shrinkage_intensity=delta, mean_correlation=m.mean_correlation,
                               repair=zero, effective_bars=1.0 / kish)

@@ -25,6 +25,13 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
+def _starts(numbers: Ints) -> Ints:
+    """Where runs of equal numbers begin."""
+    new = np.ones(len(numbers), dtype=np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=new[1:])
+    return np.flatnonzero(new)
+
+
 def _group_ranks(ordered: NDArray[np.generic]) -> Floats:
     """Average ranks, from 1, of values (R, N) already sorted along the last axis."""
     rows, n = ordered.shape
@@ -78,18 +85,28 @@ def _unit_weights(weights: Floats) -> Ints:
     return unit.astype(np.int64)
 
 
+@lru_cache(maxsize=64)
+def _places(n: int, rows: int) -> Floats:
+    """Doubled ranks of n different values in every row (rows, n); not to be written to."""
+    ranks = np.broadcast_to(2.0 * np.arange(1.0, n + 1.0), (rows, n))
+    ranks.flags.writeable = False
+    return ranks
+
+
 def _return_ranks(valid: Bools, values: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
     """Doubled average ranks of n rising `values` among the valid ones of each row (R, n).
 
     Also the number of valid ones (R,) and the sum of t^3 - t over ties of t of them, (R,), or (1,) without ties.
     """
-    n = len(values)
+    n, new = len(values), values[1:] != values[:-1]
+    untied = np.count_nonzero(new) == new.size
+    if untied and np.count_nonzero(valid) == valid.size:  # a live window
+        return _places(n, len(valid)), np.full(len(valid), float(n)), np.zeros(1)
     count = np.zeros((len(valid), n + 1), dtype=np.int32)
     np.cumsum(valid, axis=1, dtype=np.int32, out=count[:, 1:])
     ranks: Floats = 2.0 * count[:, 1:].astype(np.float64)
     total: Floats = count[:, -1].astype(np.float64)
-    new = values[1:] != values[:-1]
-    if new.all():
+    if untied:
         return ranks, total, np.zeros(1)
     head = np.flatnonzero(np.concatenate(([True], new)))
     size = np.diff(head, append=n)
@@ -136,7 +153,7 @@ def _weight_sums(pairs: Ints, sums: Floats, ranked: RankedTargets) -> tuple[Floa
     `pairs` (D, ...) of each entry and `sums` of their doubled return ranks, where `ranked.order` looks for them.
     """
     if ranked.runs is None:
-        single = bool(pairs.max(initial=0) <= 1)
+        single = np.count_nonzero(pairs > 1) == 0
         few = max(_TILE // (len(pairs) * ranked.order.shape[1]), 1)  # sleeves at a time: temporaries stay in cache
         parts = [_untied_sums(pairs.take(at, axis=1), sums.take(at, axis=1), single)
                  for at in (ranked.order[i:i + few] for i in range(0, len(ranked.order), few))]
@@ -168,11 +185,16 @@ def _window_ics(ranked: RankedTargets, entry: Ints, values: Floats, inside: Bool
     """
     n_windows, e, valid = len(inside), ranked.order.shape[1], inside
     if ranked.held is not None:  # each sleeve has pairs of its own
-        valid = (inside[:, None, :] & ranked.held[:, entry]).reshape(-1, len(entry))
+        each = inside[:, None, :] & ranked.held[:, entry]
+        valid = each.reshape(each.shape[0] * each.shape[1], len(entry))
     ranks, count, less = _return_ranks(valid, values)
-    place = (entry + e * np.arange(len(valid))[:, None]).reshape(-1)
-    pairs = np.bincount(place.compress(valid.reshape(-1)), minlength=e * len(valid)).reshape(n_windows, -1)
-    sums: Floats = np.bincount(place, (ranks * valid).reshape(-1), e * len(valid)).reshape(n_windows, -1)  # type: ignore[assignment]
+    if len(valid) == 1 and np.count_nonzero(valid) == valid.size:
+        place, pairs, weighted = entry, np.bincount(entry, minlength=e)[None], ranks[0]
+    else:
+        place = (entry + e * np.arange(len(valid))[:, None]).reshape(-1)
+        pairs = np.bincount(place.compress(valid.reshape(-1)), minlength=e * len(valid)).reshape(n_windows, -1)
+        weighted = (ranks * valid).reshape(-1)
+    sums: Floats = np.bincount(place, weighted, e * len(valid)).reshape(n_windows, -1)  # type: ignore[assignment]
     cross, ties = _weight_sums(pairs, sums, ranked)
     count, less = count.reshape(n_windows, -1), less.reshape(-1, len(valid) // n_windows if len(less) > 1 else 1)
     spread = count * (count * count - 1.0)
@@ -208,12 +230,12 @@ def _sorted_pairs(scaled: Floats, start: int, memory: RowMemory) -> tuple[Floats
     if memory.bars == (start - 1, start - 1 + rows) and scaled.size > _SMALL and rows > 1:
         stays = places >= m
         values, places = values[stays], places[stays] - m
-        order = scaled[-1].argsort()[:np.count_nonzero(np.isfinite(scaled[-1]))]
+        order = scaled[-1].argsort()[:np.count_nonzero(scaled[-1] == scaled[-1])]
         new = scaled[-1][order]
         at = values.searchsorted(new)
         values, places = np.insert(values, at, new), np.insert(places, at, order + m * (rows - 1))
     elif memory.bars != bars:
-        places = flat.argsort()[:np.count_nonzero(np.isfinite(flat))]
+        places = flat.argsort()[:np.count_nonzero(flat == flat)]  # NaN is not equal to itself, and comes last
         values = flat[places]
     memory.bars, memory.values, memory.places = bars, values, places
     return values, places
@@ -222,15 +244,17 @@ def _sorted_pairs(scaled: Floats, start: int, memory: RowMemory) -> tuple[Floats
 def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int, published: Publications) -> Floats:
     """IC (D, K) of windows of `step` rows from `at`; weights (rows, K, M), scaled returns (rows, M), NaN absent."""
     m = scaled.shape[1]
-    first = np.flatnonzero(np.diff(published.row, prepend=-1))  # a row of each publication
+    first = _starts(published.row)  # a row of each publication
     key, memory = published.row[first].tobytes(), published.memory
     if memory.key != key:
         memory.key, memory.ranked = key, rank_targets(weights[first])
     ranked = memory.ranked
     values, places = _sorted_pairs(scaled, published.start, memory)
-    bar = places // m
-    number = np.repeat(np.arange(len(first)), np.diff(first, append=len(weights)))
-    entry = places + m * (number - np.arange(len(weights)))[bar]
+    bar, rows = places // m, np.arange(len(weights))
+    number = first.searchsorted(rows, side="right") - 1
+    entry = places + (m * (number - rows))[bar]
+    if len(at) == 1 and len(weights) == step:
+        return _window_ics(ranked, entry, values, np.ones((1, len(places)), dtype=np.bool_), m)
     few = max(_TILE // ranked.order.size, 1)
     parts = (at[i:i + few, None] for i in range(0, len(at), few))
     return np.concatenate([_window_ics(ranked, entry, values, (bar >= a) & (bar < a + step), m) for a in parts])
@@ -316,7 +340,13 @@ def step_ics(targets: Floats, returns: Floats, sd: Floats, ends: Ints, step: int
     The inner layer of `all_step_ics`: no checks. A caller that keeps `published` saves the ordering of weights.
     """
     good = (sd[:-1] > 0.0) & np.isfinite(sd[:-1]) & np.isfinite(returns[1:])
-    scaled = np.divide(returns[1:], sd[:-1], out=np.full_like(returns[1:], np.nan), where=good)
+    if np.count_nonzero(good) == good.size:
+        scaled = returns[1:] / sd[:-1]
+    else:
+        scaled = np.divide(returns[1:], sd[:-1], out=np.full_like(returns[1:], np.nan), where=good)
+    if len(ends) == 1 and ends[0] == step and len(returns) == step + 1:  # a live session
+        return _ics_in_block(targets[:step], scaled, np.zeros(1, dtype=np.int64), step, published._replace(
+            row=published.row[:step]))
     parts = [np.empty((0, targets.shape[1]))]
     for i in range(0, len(ends), _BLOCK):
         at = ends[i:i + _BLOCK] - step

@@ -46,10 +46,13 @@ def bar_returns(w: Floats, ret: Floats, gap: Floats, coverage: float) -> SleeveR
     flat = gross <= _FLAT
     enough = (gross == gross) & ~flat & (np.round(covered - coverage * gross, 10) >= 0.0) & (covered > 0.0)
     spans = np.where(here, gap, 1.0)
-    raw = np.full(gross.shape, np.nan)
-    np.divide(np.matvec(w, got), covered, out=raw, where=enough)
+    if np.count_nonzero(enough) == enough.size:
+        raw = np.matvec(w, got) / covered
+    else:
+        raw = np.full(gross.shape, np.nan)
+        np.divide(np.matvec(w, got), covered, out=raw, where=enough)
     values, widest = raw.copy(), np.ones(gross.shape)
-    if (spans > 1.0).any():
+    if np.count_nonzero(spans > 1.0):
         np.divide(np.matvec(w, got / np.sqrt(spans)), covered, out=values, where=enough)
         widest = np.where(size > 0.0, spans[..., None, :], 1.0).max(axis=-1)
     raw[flat] = 0.0

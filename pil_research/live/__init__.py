@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Difference', 'Due', 'Entry', 'LiveSession', 'Reason', 'ReasonCode', 'Replay', 'Row', 'SessionLimits', 'SessionMemory',
            'Slot', 'SlotCalendar', 'SlotDecision', 'StateStore', 'event_reason', 'read_kills', 'replay',
-           'replay_command', 'slots']
+           'replay_command', 'slots', 'adopt']
 
 # %% ../../nbs/35_live_names.ipynb #53624d74
+from .adopt import adopt
 from .calendar import Due, Slot, SlotCalendar, event_reason, slots
 from .checks import Reason, ReasonCode, SessionLimits
 from .kills import read_kills
@@ -20,4 +21,4 @@ from .store import StateStore
 # %% ../../nbs/35_live_names.ipynb #8bc43ce3
 _all_ = ["Difference", "Due", "Entry", "LiveSession", "Reason", "ReasonCode", "Replay", "Row", "SessionLimits",
          "SessionMemory", "Slot", "SlotCalendar", "SlotDecision", "StateStore", "event_reason", "read_kills", "replay",
-         "replay_command", "slots"]
+         "replay_command", "slots", "adopt"]

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from ..estimate import History
 from .payload import canonical, pack, parse, sha, unpack
-from ..types import InputError, Kills, Operator, RegimeRead, Sleeve, Snapshot, StateError
+from ..types import Decision, InputError, Kills, Operator, RegimeRead, Sleeve, Snapshot, StateError, plain
 
 # %% auto #0
-__all__ = ['time_text', 'time_from', 'table_record', 'visible_rows', 'Archive', 'split_decision', 'whole_decision', 'Reader']
+__all__ = ['FORMAT', 'time_text', 'time_from', 'table_record', 'visible_rows', 'Archive', 'split_decision', 'whole_decision',
+           'Reader']
 
 # %% ../../nbs/30c_archive.ipynb #d25ff74d
 def time_text(x: pd.Timestamp | None) -> list[str] | None:
@@ -125,6 +126,7 @@ class Archive:
     def __init__(self, tail: Mapping[str, Any] | None = None) -> None:
         self.tail: Mapping[str, Any] | None = tail
         self._shelf = _Shelf()
+        self._index: tuple[Any, list[str], bool] = (None, [], False)  # the last one seen, its names, whether they are sorted
 
     @property
     def pending(self) -> Mapping[str, bytes]:
@@ -141,9 +143,9 @@ class Archive:
         """
         return _record(self, self._shelf, snapshot)
 
-    def decision(self, decision: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A decision for the journal: see `split_decision`."""
-        return split_decision(self._shelf, decision)
+    def decision(self, decision: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A decision for the journal: `split_decision` of its plain values, without making them all first."""
+        return _decision_record(self, self._shelf, decision)
 
     def stored(self, record: Mapping[str, Any]) -> None:
         """The commit with this record succeeded: its arrays need not be offered again."""
@@ -197,6 +199,7 @@ def _record(self: Archive, shelf: _Shelf, s: Snapshot) -> dict[str, Any]:
         "operator": None if who is None else [who.who, who.why, who.re_arm, who.release_kills]}
 
 # %% ../../nbs/30c_archive.ipynb #24a8b974
+FORMAT = 2  # of a decision in the journal; 1 had no field for it, no margin and no rounding, and other attributions
 _TABLES = ("book_weights", "notionals")  # over the same symbols as the exposures
 
 
@@ -218,6 +221,34 @@ def split_decision(shelf: _Shelf, decision: Mapping[str, Any]) -> tuple[dict[str
         values = list(decision[table].values())
         if list(decision[table]) == names == sorted(names) and None not in values:
             parts[table], light[table] = shelf.put(pack(np.array(values, dtype=np.float64))), None
+    return light, parts
+
+
+def _decision_record(self: Archive, shelf: _Shelf, d: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
+    index = d.exposures.index
+    if any(getattr(d, t).index is not index for t in (*_TABLES, "trades")):
+        return split_decision(shelf, d.to_dict())
+    if self._index[0] is not index:
+        names = [str(s) for s in index]
+        self._index = (index, names, names == sorted(names))
+    _, names, ordered = self._index
+    def table(x: pd.Series) -> dict[str, Any]:
+        values = x.to_numpy(dtype=np.float64)
+        return dict(zip(names, values.tolist() if np.isfinite(values).all() else plain(values), strict=True))
+    parts: dict[str, Any] = {"orders": _shares(shelf, [vars(o) for o in d.orders])}
+    light = {**plain({
+        "id": d.id, "session": d.session.date().isoformat(), "slot": d.slot, "config_fingerprint": d.config_fingerprint,
+        "input_hash": d.input_hash, "equity": d.equity, "sleeve_weights": d.sleeve_weights.to_dict(),
+        "orders": [{k: v for k, v in vars(o).items() if k != "attribution" or parts["orders"] is None} for o in d.orders],
+        "stages": [vars(s) for s in d.stages], "alarms": [{**vars(a), "code": str(a.code)} for a in d.alarms],
+        "binding": list(d.binding), "haircuts": dict(d.haircuts), "numbers": dict(d.numbers), "realised": d.realised}),
+        "exposures": table(d.exposures), "trades": table(d.trades)}
+    for name in _TABLES:
+        values = getattr(d, name)
+        packed = ordered and bool(np.isfinite(values.to_numpy()).all())
+        if packed:
+            parts[name] = shelf.put(pack(values.to_numpy(dtype=np.float64)))
+        light[name] = None if packed else table(values)
     return light, parts
 
 

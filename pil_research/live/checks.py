@@ -47,6 +47,7 @@ class ReasonCode(StrEnum):
     INPUT_REFUSED = "INPUT_REFUSED"  # the inputs cannot be used; nothing is traded
     LAST_LINE = "LAST_LINE"  # the finished book broke a rule; nothing is traded
     REDUCING = "REDUCING"  # too many holds in a row: reduce only until a clean slot
+    ADOPTED = "ADOPTED"  # a new configuration waits for confirmation: reduce only
     HALTED = "HALTED"  # reduce only until an operator acknowledges
     KILLED = "KILLED"  # an operator kill acts
     NOT_JOURNALLED = "NOT_JOURNALLED"  # a kill was answered although the store could not be written

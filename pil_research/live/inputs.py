@@ -72,6 +72,9 @@ def _check_event(self: LiveSession, slot: Slot, done: tuple[str, ...], decided: 
 
 
 def _check_due(self: LiveSession, slot: Slot, done: tuple[str, ...], decided: pd.Timestamp) -> list[Reason]:
+    if slot.name in done:  # under another configuration: under this one its row would have been found
+        raise InputError(f"{slot.session.date()} {slot.name} was decided before the configuration changed; decide the next "
+                         "slot", code="SLOT_DONE", field="slot", value=slot.name, limit=done)
     made = [s.name for s in self.calendar.slots(slot.session)]
     place = made.index(slot.name)
     later = [n for n in made[place + 1:] if n in done]
@@ -132,7 +135,7 @@ def everything(s: Snapshot) -> tuple[str, ...]:
 def prepare(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp] | None,
              reasons: list[Reason]) -> Prepared:
     """Align, check and mark what cannot be trusted."""
-    s = self._aligner.align(given, self.state)
+    s = self._aligner.align(given, self._at.state)
     record = self._archive.record(s)
     aged = check_ages(s, times, self.limits)
     old = check_returns_age(s.asset_returns, s.session, self.calendar, self.limits)
@@ -141,7 +144,7 @@ def prepare(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp
     breaks, found = _check_positions(self, s)
     new = _check_new(self, s)
     hold = aged.hold or old is not None or lost or any(r.code == ReasonCode.CLOCK for r in reasons)
-    reduce = self.memory.reducing or self.memory.halted or bool(new)
+    reduce = self.memory.reducing or self.memory.halted or bool(self.memory.adopting) or bool(new)
     marked = _without_sleeves(self, aged.snapshot, given) if hold else aged.snapshot
     marked = restrict(marked, everything(s) if reduce else breaks)
     same = all(getattr(marked, f.name) is getattr(s, f.name) for f in fields(Snapshot))
@@ -153,9 +156,9 @@ def prepare(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp
 # %% ../../nbs/32e_inputs.ipynb #a261b0fe
 def _without_sleeves(self: LiveSession, s: Snapshot, given: Snapshot) -> Snapshot:
     """The snapshot of a hold; its history must know the sleeves of the state, also one that left the list."""
-    if set(s.asset_returns.sleeve_ids) >= set(self.state.sleeve_ids) or given.asset_returns is s.asset_returns:
+    if set(s.asset_returns.sleeve_ids) >= set(self._at.state.sleeve_ids) or given.asset_returns is s.asset_returns:
         return replace(s, sleeves=None)
-    aligned = self._aligner.align(replace(given, sleeves=None, sleeves_confirmed=False), self.state)
+    aligned = self._aligner.align(replace(given, sleeves=None, sleeves_confirmed=False), self._at.state)
     return replace(s, sleeves=None, asset_returns=aligned.asset_returns)
 
 
@@ -196,4 +199,6 @@ def _check_new(self: LiveSession, s: Snapshot) -> list[Reason]:
 
 def standing(memory: SessionMemory) -> list[Reason]:
     out = [Reason(code=ReasonCode.HALTED, value=memory.holds, message="until an operator acknowledges")] if memory.halted else []
+    if memory.adopting:
+        out.append(Reason(code=ReasonCode.ADOPTED, subject=memory.adopting[:32], message="until an operator confirms it"))
     return out + ([Reason(code=ReasonCode.REDUCING, value=memory.holds, message="until a clean slot")] if memory.reducing else [])

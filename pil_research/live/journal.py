@@ -22,7 +22,7 @@ __all__ = ['SCHEMA', 'APPLICATION', 'GENESIS', 'TABLES', 'RECENT', 'MIGRATIONS',
            'check_state', 'read_rows', 'check_all', 'migrate_state']
 
 # %% ../../nbs/30d_journal.ipynb #b8af643b
-SCHEMA = 1  # of the store; rises only with a migration
+SCHEMA = 2  # of the store; rises only with a migration
 APPLICATION = 0x50494C31  # "PIL1"
 GENESIS = sha(b"pil_research journal")
 TABLES = (
@@ -41,7 +41,7 @@ TABLES = (
 class Entry:
     """One line of the journal before it is written: plain values only."""
 
-    kind: str  # decision, held, kill, operator, genesis or migration
+    kind: str  # decision, held, kill, operator, adopt or genesis
     decision_id: str  # unique
     session: str  # ISO date
     slot: str
@@ -182,7 +182,12 @@ def check_all(db: sqlite3.Connection, head_file: Path) -> tuple[int, str]:
     return seq, head
 
 # %% ../../nbs/30d_journal.ipynb #d4f4fb4d
-MIGRATIONS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {}  # version -> to the next one
+def _to_2(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 2 remembers a configuration that waits for confirmation."""
+    return {**payload, "memory": {"adopting": "", **payload["memory"]}} if "memory" in payload else payload
+
+
+MIGRATIONS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _to_2}  # version -> to the next one
 
 
 def migrate_state(payload: Mapping[str, Any], schema: int, to: int = SCHEMA,

@@ -90,4 +90,5 @@ def merge_kills(*several: Any) -> Kills | None:
         return None
     return Kills(book=any(k.book for k in given), sleeves=tuple(sorted({n for k in given for n in k.sleeves})),
                  symbols=tuple(sorted({n for k in given for n in k.symbols})),
-                 who=next((str(k.who) for k in given if k.who), ""), why=next((str(k.why) for k in given if k.why), ""))
+                 who=next((k.who for k in given if isinstance(k.who, str) and k.who), ""),
+                 why=next((k.why for k in given if isinstance(k.why, str) and k.why), ""))

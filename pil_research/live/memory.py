@@ -20,7 +20,7 @@ from .store import StateStore
 from ..types import BookState, Decision, Order, StateError
 
 # %% auto #0
-__all__ = ['SlotDecision', 'slot_decision', 'SessionMemory', 'book_values', 'Loaded', 'load_session']
+__all__ = ['SlotDecision', 'slot_decision', 'SessionMemory', 'book_values', 'Loaded', 'stored_book', 'load_session']
 
 # %% ../../nbs/32d_memory.ipynb #5c95dc9f
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +50,7 @@ class SessionMemory:
     added: float = 0.0  # exposure added in the session
     breaks: Mapping[str, Interval] = field(default_factory=dict)  # symbol to the interval it left
     kills: tuple[Any, ...] = ()  # of a kill that no decision has latched yet
+    adopting: str = ""  # fingerprint of a configuration that waits for confirmation
     universe: tuple[str, ...] = ()  # names before too many vanished, until they are back or acknowledged
 
     @classmethod
@@ -79,11 +80,17 @@ def book_values(state: BookState) -> dict[str, Any]:
 
 class Loaded(NamedTuple):
     integrator: PortfolioIntegrator
-    state: BookState
+    state: BookState  # without its last decision
     memory: SessionMemory
     tail: Mapping[str, Any] | None  # history of the last record
     expected: Mapping[str, Interval] | None  # of positions; None when nothing is known
     universe: tuple[str, ...]
+
+
+def stored_book(store: StateStore) -> BookState:
+    """The book of a store that has one, with its last decision."""
+    book = (store.state or {})["book"]
+    return BookState.from_dict({**book, "last_decision": _last_decision(store, book["last_decision_id"])})
 
 
 def load_session(store: StateStore, integrator: PortfolioIntegrator) -> Loaded:
@@ -92,9 +99,9 @@ def load_session(store: StateStore, integrator: PortfolioIntegrator) -> Loaded:
         if given.seq:
             store.commit(Entry("genesis", "genesis", given.last_session, given.last_slot, {"state": given.to_dict()}),
                          {"book": book_values(given), "memory": asdict(SessionMemory())})
-        return Loaded(integrator, given, SessionMemory(), None, None, ())
+        return Loaded(integrator, integrator.bare_state, SessionMemory(), None, None, ())
     memory = SessionMemory.from_dict(stored["memory"])
-    state = BookState.from_dict({**stored["book"], "last_decision": _last_decision(store, stored["book"]["last_decision_id"])})
+    state = stored_book(store)
     if given.seq and given != state:
         raise StateError(f"the integrator has made {given.seq} decisions of its own, the store {state.seq}; give a new "
                          "integrator, its state comes from the store", code="STATE_MISMATCH", field="integrator",
@@ -102,11 +109,11 @@ def load_session(store: StateStore, integrator: PortfolioIntegrator) -> Loaded:
     restored = PortfolioIntegrator(integrator.config, state)
     last = store.last("decision")
     if last is None:
-        return Loaded(restored, state, memory, None, None, ())
+        return Loaded(restored, restored.bare_state, memory, None, None, ())
     record, reader = last.payload["inputs"], Reader(store.blob)
     expected = _expected_from(store, last, reader)
     universe = memory.universe or _universe_from(reader, record)
-    return Loaded(restored, state, memory, record["history"], expected, universe)
+    return Loaded(restored, restored.bare_state, memory, record["history"], expected, universe)
 
 # %% ../../nbs/32d_memory.ipynb #cbb4e829
 def _expected_from(store: StateStore, last: Row, reader: Reader) -> dict[str, Interval] | None:

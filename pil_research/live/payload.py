@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from ..types import StateError
 
 # %% auto #0
-__all__ = ['canonical', 'sha', 'parse', 'pack', 'unpack']
+__all__ = ['canonical', 'joined', 'sha', 'parse', 'pack', 'unpack']
 
 # %% ../../nbs/30a_payload.ipynb #f0597f21
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
 def canonical(value: Any) -> bytes:
     """The one JSON text of plain values.
 
@@ -30,10 +33,15 @@ def canonical(value: Any) -> bytes:
         If a number is not finite or a value is no plain value.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-    except (TypeError, ValueError) as e:
+        return _ENCODER.encode(value).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as e:
         raise StateError(f"only finite plain values can be stored ({e}); convert them first", code="NOT_PLAIN",
                          field="payload") from e
+
+
+def joined(**parts: bytes) -> bytes:
+    """The canonical text of a mapping whose values are canonical texts already."""
+    return b"{" + b",".join(canonical(k) + b":" + parts[k] for k in sorted(parts)) + b"}"
 
 
 def sha(*parts: bytes) -> str:
@@ -98,7 +106,7 @@ def pack(array: NDArray[Any]) -> bytes:
                          value=str(x.dtype), limit=_KINDS)
     raw = x.astype(kind, copy=False).tobytes()
     small = len(raw) > _BIG and len(zlib.compress(raw[:_BIG], 1)) < 0.7 * _BIG
-    return _header(kind, x.shape, small) + (zlib.compress(raw, 6) if small else raw)
+    return _header(kind, x.shape, small) + (zlib.compress(raw, 1) if small else raw)
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import PILConfig
 from ..integrator import PortfolioIntegrator
+from .adopt import carry_over
 from .archive import Reader, whole_decision
 from .payload import canonical, parse, sha
 from .journal import Row
@@ -67,8 +68,21 @@ def _dollars(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
 _FIRST = ("exposures", "trades", "sleeve_weights")
 
 
+def _as_format_1(stored: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what version 2 added: new numbers and notes, and attributions that add up."""
+    notes = {s["name"]: set(s["notes"]) for s in stored["stages"]}
+    same = len(stored["orders"]) == len(again["orders"])
+    return {**again, "numbers": {k: v for k, v in again["numbers"].items() if k in stored["numbers"]},
+            "stages": [{**s, "notes": {k: v for k, v in s["notes"].items() if k in notes.get(s["name"], set())}}
+                       for s in again["stages"]],
+            "orders": [{**o, "attribution": stored["orders"][i]["attribution"]} if same else o
+                       for i, o in enumerate(again["orders"])]}
+
+
 def _compare(row: Row, stored: Mapping[str, Any], replayed: Mapping[str, Any], tolerance: float) -> Difference | None:
     stored, again = _comparable(stored), _comparable(replayed)
+    if row.payload.get("format", 1) < 2:
+        again = _as_format_1(stored, again)
     for names in (_FIRST, sorted({*stored, *again})):  # what is held and traded first
         x, y = ({n: z.get(n) for n in names} for z in (stored, again))
         for path, a, b in _leaves(x, y, "", tolerance):
@@ -82,7 +96,7 @@ class Replay:
 
     rows: int  # journal rows read
     decisions: int  # recomputed in full
-    notes: int  # held, kill and operator rows checked
+    notes: int  # held, kill, operator and adopt rows checked
     differences: tuple[Difference, ...]
     head: str  # hash of the last row
 
@@ -106,6 +120,8 @@ class _Replayer:
             self.start = BookState.from_dict(row.payload["state"])
         if row.kind == "decision":
             return _replay_decision(self, row)
+        if row.kind == "adopt":
+            return _replay_adoption(self, row)
         if row.kind in ("held", "kill"):
             return _replay_note(self, row)
         return None
@@ -123,18 +139,32 @@ def _replay_decision(self: _Replayer, row: Row) -> Difference | None:
         return Difference(row.seq, row.decision_id, row.session, row.slot, "error", None, f"{e.code}: {e}", float("nan"))
     found = _compare(row, whole_decision(row.payload, self.store.blob), decision.to_dict(), self.tolerance)
     if found is None and not self.tolerance:
-        after = sha(canonical(book_values(self.integrator.state)))
+        after = sha(canonical(book_values(self.integrator.bare_state)))
         if after != row.payload["state"]:
             return Difference(row.seq, row.decision_id, row.session, row.slot, "state", row.payload["state"], after, 0.0)
     return found
+
+
+def _replay_adoption(self: _Replayer, row: Row) -> Difference | None:
+    """The state is carried over again, and the next decisions are made under the new configuration."""
+    config = PILConfig.from_dict(parse(self.store.blob(row.payload["config"])))
+    old = self.start if self.integrator is None else self.integrator.state
+    if old is None:
+        raise StateError("a configuration was adopted before there was a book; restore a backup", code="CORRUPT",
+                         field="journal", value=row.seq)
+    self.integrator = PortfolioIntegrator(config, carry_over(old, config.fingerprint()))
+    after = sha(canonical(book_values(self.integrator.bare_state)))
+    if after != row.payload["state"]:
+        return Difference(row.seq, row.decision_id, row.session, row.slot, "state", row.payload["state"], after, 0.0)
+    return None
 
 
 def _replay_note(self: _Replayer, row: Row) -> Difference | None:
     """A hold keeps the last book and a kill holds nothing."""
     stored = row.payload["decision"]
     last: dict[str, float] = {}
-    if self.integrator is not None and self.integrator.state.symbols:
-        state = self.integrator.state
+    if self.integrator is not None and self.integrator.bare_state.symbols:
+        state = self.integrator.bare_state
         last = dict(zip(state.symbols, state.values["exposures"][0], strict=True))
     flat = row.payload["status"] == "flat"
     for s, e in sorted(stored["exposures"].items()):
@@ -168,7 +198,7 @@ def replay(store: StateStore | str | Path, *, tolerance: float = 0.0, stop_at: i
     runner, found, rows, decisions, notes = _Replayer(store, tolerance), [], 0, 0, 0
     for row in store.rows():
         rows, decisions = rows + 1, decisions + (row.kind == "decision")
-        notes += row.kind in ("held", "kill", "operator")
+        notes += row.kind in ("held", "kill", "operator", "adopt")
         difference = runner.row(row)
         if difference is not None:
             found.append(difference)
@@ -183,7 +213,7 @@ def replay_command(path: str | Path, *, tolerance: float = 0.0) -> tuple[int, li
         got = replay(path, tolerance=tolerance)
     except PilError as e:
         return 2, [f"{e.code}: {e}"]
-    lines = [f"{got.rows} journal rows: {got.decisions} decisions recomputed, {got.notes} holds, kills and operator rows checked"]
+    lines = [f"{got.rows} journal rows: {got.decisions} decisions recomputed, {got.notes} holds, kills and other rows checked"]
     for d in got.differences:
         lines += [f"first difference: row {d.seq}, {d.session} {d.slot}, {d.path}",
                   f"  stored   {d.stored!r}", f"  replayed {d.replayed!r}", f"  worth    {d.dollars:,.2f} in account currency"]

@@ -16,15 +16,16 @@ import pandas as pd
 from ..book_state import stored_kills
 from ..integrator import PortfolioIntegrator, decision_from_dict, decision_id, kills_in_force
 from .align import Aligner
-from .archive import Archive, whole_decision
+from .archive import FORMAT, Archive, whole_decision
 from .calendar import Due, SlotCalendar
 from .checks import (Duties, Reason, ReasonCode, SessionLimits, added_exposure, check_last_line,
                                       expected_positions, limit_breaches)
 from .inputs import Prepared, asked_hash, check_order, everything, need_slot, prepare, restrict, standing
 from .journal import Entry, Row
+from .adopt import need_operator
 from .kills import merge_kills, read_kills
 from .memory import Loaded, SessionMemory, SlotDecision, book_values, load_session, slot_decision
-from .payload import canonical, sha
+from .payload import canonical, joined, sha
 from .store import StateStore
 from ..types import BookState, Decision, InputError, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
 
@@ -65,7 +66,7 @@ class LiveSession:
     @property
     def state(self) -> BookState:
         """The book's state after the last commit."""
-        return self._at.state
+        return self._at.integrator.state
 
     def due(self, now: pd.Timestamp, session: pd.Timestamp) -> Due:
         """The slot to run at `now`: see `SlotCalendar.due`."""
@@ -87,7 +88,13 @@ class LiveSession:
         return _on_slot(self, snapshot, times)
 
     def acknowledge(self, *, who: str, why: str) -> Row:
-        """An operator has looked: end a halt, a reduction, position breaks and a lost universe; journalled."""
+        """An operator has looked: end a halt, a reduction, position breaks, a lost universe, and the wait after `adopt`.
+
+        Raises
+        ------
+        InputError
+            ``NO_OPERATOR``, or ``ADOPTION_UNSEEN``: the adopted configuration has not decided yet.
+        """
         return _acknowledge(self, who, why)
 
 # %% ../../nbs/32_session.ipynb #4344779a
@@ -138,7 +145,7 @@ def _next_memory(self: LiveSession, s: Snapshot, p: Prepared | None, added: floa
         or (p is not None and any(r.code == ReasonCode.STATE_NEW for r in p.reasons)),
         added=old.added if p is None else (old.added if same else 0.0) + added,
         breaks=dict(p.breaks) if p is not None else dict(old.breaks),
-        kills=() if p is not None else _plain_kills(kills),
+        kills=() if p is not None else _plain_kills(kills), adopting=old.adopting,
         universe=old.universe if p is None else p.universe if p.lost else ())
 
 
@@ -163,18 +170,18 @@ def _status(p: Prepared, memory: SessionMemory, kills: Kills) -> str:
 # %% ../../nbs/32_session.ipynb #f27db37e
 def _commit(self: LiveSession, name: str, built: _Built, reasons: tuple[Reason, ...], kills: Kills) -> SlotDecision:
     after, p, d, _ = built
-    s, state = p.snapshot, after.state
+    s, state = p.snapshot, after.bare_state
     target = d.exposures.to_numpy(dtype=float)
     added = float(added_exposure(target - d.trades.to_numpy(dtype=float), target).sum())
     memory = _next_memory(self, s, p, added, kills)
-    status, book = _status(p, memory, kills), book_values(state)
-    light, parts = self._archive.decision(state.last_decision)
+    status, book = _status(p, memory, kills), canonical(book_values(state))
+    light, parts = self._archive.decision(d)
     payload: dict[str, Any] = {
-        "decision": light, "parts": parts, "inputs": p.record, "asked": p.asked, "state": sha(canonical(book)),
+        "format": FORMAT, "decision": light, "parts": parts, "inputs": p.record, "asked": p.asked, "state": sha(book),
         "config": sha(self._config), "status": status, "reasons": [r.to_dict() for r in reasons]}
     try:
         row = self.store.commit(Entry("decision", name, s.session.date().isoformat(), s.slot, payload),
-                                {"book": book, "memory": asdict(memory)},
+                                joined(book=book, memory=canonical(asdict(memory))),
                                 {**self._archive.pending, payload["config"]: self._config})
     except StateError:
         self._archive.dropped()
@@ -187,12 +194,12 @@ def _commit(self: LiveSession, name: str, built: _Built, reasons: tuple[Reason, 
 # %% ../../nbs/32_session.ipynb #9cf64baa
 def _quiet(self: LiveSession, s: Snapshot, name: str, orders: tuple[Order, ...], flat: bool) -> Decision:
     """A decision made without the integrator: nothing is traded, or everything is closed."""
-    last = dict(zip(self.state.symbols, self.state.values.get("exposures", ((),))[0], strict=False))
+    last = dict(zip(self._at.state.symbols, self._at.state.values.get("exposures", ((),))[0], strict=False))
     index = pd.Index(sorted({*last, *(o.symbol for o in orders)}), name="symbol", dtype=object)
     now = pd.Series([float(last.get(n) or 0.0) for n in index], index=index, dtype=float)
     zero = pd.Series(0.0, index=index)
-    weights = pd.Series(0.0, index=pd.Index(list(self.state.sleeve_ids), name="sleeve", dtype=object), dtype=float)
-    return Decision(id=name, session=s.session, slot=str(s.slot), config_fingerprint=self.state.config_fingerprint,
+    weights = pd.Series(0.0, index=pd.Index(list(self._at.state.sleeve_ids), name="sleeve", dtype=object), dtype=float)
+    return Decision(id=name, session=s.session, slot=str(s.slot), config_fingerprint=self._at.state.config_fingerprint,
                     book_weights=zero, exposures=zero if flat else now, notionals=zero, trades=-now if flat else zero,
                     sleeve_weights=weights, orders=orders, stages=(), alarms=(), binding=(), haircuts={}, numbers={})
 
@@ -211,7 +218,7 @@ def _note(self: LiveSession, kind: str, name: str, s: Snapshot, d: Decision, sta
     """Journal a decision made without the integrator; the book's state does not move."""
     payload = {"decision": d.to_dict(), "status": status, "reasons": [r.to_dict() for r in reasons]}
     row = self.store.commit(Entry(kind, name, s.session.date().isoformat(), str(s.slot), payload),
-                            {"book": book_values(self.state), "memory": asdict(memory)})
+                            {"book": book_values(self._at.state), "memory": asdict(memory)})
     self._at = self._at._replace(memory=memory, expected=None if d.orders else self._at.expected)
     return slot_decision(d, status, reasons, row.seq)
 
@@ -246,7 +253,7 @@ def _again(self: LiveSession, row: Row, given: Snapshot, kills: Kills) -> SlotDe
     if kills.book and row.payload["status"] != "flat":
         return _kill_now(self, row, given, kills)
     try:
-        same = asked_hash(self._archive.record(self._aligner.align(given, self.state))) == row.payload.get("asked")
+        same = asked_hash(self._archive.record(self._aligner.align(given, self._at.state))) == row.payload.get("asked")
     except Exception:  # noqa: BLE001 (inputs that cannot be read are other inputs)
         same = False
     self._archive.dropped()
@@ -285,7 +292,7 @@ def _on_slot(self: LiveSession, snapshot: Snapshot, times: Mapping[str, pd.Times
     released = isinstance(snapshot.operator, Operator) and snapshot.operator.release_kills is True
     waiting = stored_kills(self.memory.kills) if self.memory.kills and not released else None
     given = replace(snapshot, kills=merge_kills(read_kills(self.kill_file), waiting, snapshot.kills))
-    kills = kills_in_force(stored_kills(self.state.values.get("kills")), given)
+    kills = kills_in_force(stored_kills(self._at.state.values.get("kills")), given)
     try:
         return _decide(self, given, times, kills)
     except Exception as error:
@@ -298,7 +305,7 @@ def _on_slot(self: LiveSession, snapshot: Snapshot, times: Mapping[str, pd.Times
 
 def _decide(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp] | None, kills: Kills) -> SlotDecision:
     slot = need_slot(self, given)
-    name = decision_id(given.session, slot.name, self.state.config_fingerprint)
+    name = decision_id(given.session, slot.name, self._at.state.config_fingerprint)
     row = self.store.find(name)
     if row is not None:
         return _again(self, row, given, kills)
@@ -313,14 +320,25 @@ def _decide(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp
 
 
 def _acknowledge(self: LiveSession, who: str, why: str) -> Row:
-    if not (isinstance(who, str) and who.strip() and isinstance(why, str) and why.strip()):
-        raise InputError("an acknowledgement needs who and why; the journal keeps both", code="NO_OPERATOR", field="who",
-                         value=who)
-    old = self.memory
-    memory = replace(old, halted=False, reducing=False, holds=0, held_slot="", breaks={}, universe=())
-    payload = {"who": who, "why": why, "ended": {"halted": old.halted, "reducing": old.reducing, "breaks": sorted(old.breaks)}}
+    need_operator(who, why)
+    old, seen = self.memory, _adoption_seen(self)
+    if old.adopting and not seen and not (old.halted or old.reducing or old.breaks or old.universe):
+        raise InputError("the adopted configuration has not decided yet; look at a decision of it first, then confirm",
+                         code="ADOPTION_UNSEEN", field="adopting", value=old.adopting)
+    memory = replace(old, halted=False, reducing=False, holds=0, held_slot="", breaks={}, universe=(),
+                     adopting="" if seen else old.adopting)
+    payload = {"who": who, "why": why, "ended": {"halted": old.halted, "reducing": old.reducing, "breaks": sorted(old.breaks),
+                                                 "adopting": old.adopting if seen else ""}}
     row = self.store.commit(Entry("operator", f"operator-{self.store.seq + 1}", old.session, "", payload),
-                            {"book": book_values(self.state), "memory": asdict(memory)})
+                            {"book": book_values(self._at.state), "memory": asdict(memory)})
     self._at = self._at._replace(memory=memory, expected=None if old.breaks else self._at.expected,
                                  universe=() if old.universe else self._at.universe)
     return row
+
+
+def _adoption_seen(self: LiveSession) -> bool:
+    """Whether the adopted configuration has made a decision since."""
+    if not self.memory.adopting:
+        return False
+    decided, adopted = self.store.last("decision"), self.store.last("adopt")
+    return decided is not None and adopted is not None and decided.seq > adopted.seq

@@ -152,8 +152,8 @@ class StateStore(_Reader):
                 raise
             raise trouble_of(self.path, e) from e
 
-    def commit(self, entry: Entry, state: Mapping[str, Any], blobs: Mapping[str, bytes] | None = None) -> Row:
-        """Write one journal row, the state after it and new blobs, durably and together.
+    def commit(self, entry: Entry, state: Mapping[str, Any] | bytes, blobs: Mapping[str, bytes] | None = None) -> Row:
+        """Write one journal row, the state after it (or its canonical text) and new blobs, durably and together.
 
         Raises
         ------
@@ -223,14 +223,16 @@ def _first_look(path: Path, head_file: Path, readonly: bool) -> tuple[int, str]:
 def _next_epoch(db: sqlite3.Connection) -> int:
     """Take the next epoch: from now on every earlier writer is refused."""
     db.execute("BEGIN IMMEDIATE")
+    if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
+        db.execute(f"PRAGMA user_version={SCHEMA}")
     top = db.execute("SELECT coalesce(max(epoch), 0) FROM epochs").fetchone()[0]
     db.execute("INSERT INTO epochs VALUES (?, ?)", (top + 1, canonical(build_facts()).decode()))
     db.execute("COMMIT")
     return int(top) + 1
 
 # %% ../../nbs/30_store.ipynb #0e34cd2d
-def _commit(self: StateStore, entry: Entry, state: Mapping[str, Any], blobs: Mapping[str, bytes]) -> Row:
-    text, memory = canonical(entry.payload), canonical(state)
+def _commit(self: StateStore, entry: Entry, state: Mapping[str, Any] | bytes, blobs: Mapping[str, bytes]) -> Row:
+    text, memory = canonical(entry.payload), state if isinstance(state, bytes) else canonical(state)
     seq, digest = self.seq + 1, sha(text)
     link = link_hash(self.head, seq, (entry.kind, entry.decision_id, entry.session, entry.slot), digest)
     row = (seq, self.epoch, entry.kind, entry.decision_id, entry.session, entry.slot, squeeze(text), digest, link,

@@ -5,21 +5,24 @@
 # %% ../../nbs/40_data.ipynb #ea378b84
 from __future__ import annotations
 
+from .data_import import check_source, import_source
 from .default_panel import default_panel, wheel_markets
 from ..market import CLASS_COSTS, INSTRUMENT_COLUMNS, KINDS, complete_instruments
 from .panel import SLEEVE_COLUMNS, Panel, target_array
 from .panel_check import check_panel, check_raw, load_panel
 from .panel_files import Defect, RawPanel, read_raw_panel, write_panel
 from .panel_frames import panel_from_frames
+from .shared_panel import read_sources, shared_panel, vehicle_table
 from .synthetic_panel import SyntheticTruth, synthetic_market, synthetic_panel
 
 # %% auto #0
 __all__ = ['Panel', 'panel_from_frames', 'complete_instruments', 'target_array', 'CLASS_COSTS', 'INSTRUMENT_COLUMNS',
            'SLEEVE_COLUMNS', 'KINDS', 'check_panel', 'check_raw', 'load_panel', 'Defect', 'RawPanel', 'read_raw_panel',
-           'write_panel', 'default_panel', 'wheel_markets', 'synthetic_panel', 'synthetic_market', 'SyntheticTruth']
+           'write_panel', 'default_panel', 'wheel_markets', 'synthetic_panel', 'synthetic_market', 'SyntheticTruth',
+           'shared_panel', 'read_sources', 'vehicle_table', 'import_source', 'check_source']
 
 # %% ../../nbs/40_data.ipynb #4fa440b6
 _all_ = ["Panel", "panel_from_frames", "complete_instruments", "target_array", "CLASS_COSTS", "INSTRUMENT_COLUMNS",
          "SLEEVE_COLUMNS", "KINDS", "check_panel", "check_raw", "load_panel", "Defect", "RawPanel", "read_raw_panel",
          "write_panel", "default_panel", "wheel_markets", "synthetic_panel", "synthetic_market",
-         "SyntheticTruth"]
+         "SyntheticTruth", "shared_panel", "read_sources", "vehicle_table", "import_source", "check_source"]

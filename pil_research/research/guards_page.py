@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from .calibration_section import calibration_html, calibration_json
 from .guards import BASE, GuardResult, guard_checks
 from .ladder_result import STATUS
 from pil_research.research.page import (
@@ -25,6 +26,7 @@ from pil_research.research.page import (
     verdict_html,
 )
 from .plots import INK, PALETTE, figure, svg
+from .regime_calibration import CalibrationStudy
 from .report import write_run
 from ..types import plain
 
@@ -164,11 +166,13 @@ def _data_section(r: GuardResult, facts: Mapping[str, Any], run: Mapping[str, st
     return data_section_html(facts, own, run, intro=METHOD)
 
 # %% ../../nbs/58f_guards_page.ipynb #8322a959
-def guards_html(result: GuardResult, facts: Mapping[str, Any], run: Mapping[str, str] | None = None) -> str:
-    """The finished page; `facts` is ``panel_facts(panel)``, `run` the provenance as text."""
+def guards_html(result: GuardResult, facts: Mapping[str, Any], run: Mapping[str, str] | None = None, *,
+                regime: CalibrationStudy | None = None) -> str:
+    """The finished page; `facts` is ``panel_facts(panel)``, `run` the provenance as text, `regime` a study of its read."""
     run = run or {}
     return page_html("Guards: what did each knob earn and cost?", _first_screen(result, facts, run), _levels_section(result),
-                     _split_section(result), _kelly_section(result), _data_section(result, facts, run),
+                     _split_section(result), _kelly_section(result), calibration_html(regime) if regime is not None else "",
+                     _data_section(result, facts, run),
                      subtitle="The walk-forward with one guard switched off at a time.")
 
 # %% ../../nbs/58f_guards_page.ipynb #27a4c320
@@ -181,15 +185,17 @@ def guards_json(result: GuardResult) -> dict[str, Any]:
 
 
 def write_guards_run(result: GuardResult, facts: Mapping[str, Any], out_dir: str | Path, *, run_id: str,
-                     params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Write the run folder of a guards' study into `out_dir`; returns the result."""
-    r = result
+                     params: Mapping[str, Any] | None = None, regime: CalibrationStudy | None = None) -> dict[str, Any]:
+    """Write the run folder of a guards' study, and of its regime read, into `out_dir`; returns the result."""
+    r, tables = result, guards_json(result)
+    if regime is not None:
+        tables["regime_read"] = calibration_json(regime)
     frames = {"effects": r.effects.reset_index(), "levels": r.levels.reset_index(), "net_returns": r.returns.rename_axis("date")}
     if r.split is not None:
         frames["split"] = r.split
     return write_run(
-        "guards", out_dir, run_id=run_id, page=lambda run: guards_html(r, facts, run), config=r.config,
+        "guards", out_dir, run_id=run_id, page=lambda run: guards_html(r, facts, run, regime=regime), config=r.config,
         facts={**facts, "test_start": r.start, "test_end": r.end, "test_n_obs": r.n_obs},
         verdict={"status": STATUS[r.status], "word": r.status, "headline": r.headline, "action": "none"},
-        checks=[dict(plain(c)) for c in guard_checks(r)], tables=guards_json(r), frames=frames, params=params,
+        checks=[dict(plain(c)) for c in guard_checks(r)], tables=tables, frames=frames, params=params,
         warnings=r.warnings)

@@ -24,7 +24,7 @@ from .verdict import Verdict, coded_html, judge, verdict_table_html
 from ..types import PilError
 
 # %% auto #0
-__all__ = ['ACTIONS', 'moved_numbers', 'alarms_of', 'approval_state', 'index_html', 'index_json', 'build_index']
+__all__ = ['OWN_DATA', 'ACTIONS', 'moved_numbers', 'alarms_of', 'approval_state', 'index_html', 'index_json', 'build_index']
 
 # %% ../../nbs/59e_index.ipynb #22a5e232
 def _why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
@@ -55,10 +55,13 @@ def moved_numbers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["report", "check", "before", "now", "change", "was", "is", "differs"])
 
 # %% ../../nbs/59e_index.ipynb #6376380f
+OWN_DATA = ("shadow",)  # may judge a journal, whose data and configuration are its own
+
+
 def alarms_of(verdict: Verdict, latest: Mapping[str, Mapping[str, Any]], root: Path) -> list[str]:
     """What must be seen first: hashes that disagree, damaged runs, a ledger that cannot be trusted."""
     found = []
-    sound = [r for r in latest.values() if not r.get("damaged")]
+    sound = [r for r in latest.values() if not r.get("damaged") and r["report"] not in OWN_DATA]
     data = {r["data"]["hash"] for r in sound if r["data"].get("hash")}
     if len(data) > 1 or len({r["config_hash"] for r in sound}) > 1:
         found.append("The newest runs of the reports do not share one data hash and one config hash: they do not make one "

@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 
 from ..config import PILConfig
 from .ladder import LEGACY
 from .legacy import LegacyTrack, run_legacy
 from .panel import Panel
-from .walk_forward import SESSION_TABLES, Track, WalkForward, run_tracks
+from .walk_forward import Track, WalkForward, join_walks, run_tracks
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['RUNGS', 'VARIANTS', 'LadderStudy', 'ladder_tracks', 'legacy_walks', 'join_walks', 'ladder_study']
+__all__ = ['RUNGS', 'VARIANTS', 'LadderStudy', 'ladder_tracks', 'legacy_walks', 'ladder_study']
 
 # %% ../../nbs/51a_ladder_study.ipynb #9143ea04
 RUNGS: Mapping[str, Mapping[str, Any]] = {
@@ -66,16 +65,6 @@ def legacy_walks(panel: Panel, base: PILConfig, like: WalkForward, settings: Map
     w = run_legacy(panel, [LegacyTrack(name=v, **run) for v, run in runs.items()], config=base, start=like.dates[0],
                    end=like.dates[-1], **shared)
     return {v: w.select({v if v in runs else "base": LEGACY}) for v in VARIANTS}
-
-
-def join_walks(a: WalkForward, b: WalkForward) -> WalkForward:
-    """Tracks of two walks over the same sessions side by side; `tracks` and `final_states` stay those of `a`."""
-    tables: dict[str, Any] = {t: pd.concat([getattr(a, t), getattr(b, t)], axis=1) for t in SESSION_TABLES}
-    rows = {t: pd.concat([getattr(a, t), getattr(b, t)], axis=0) for t in ("binding", "rungs")}
-    meta = {**a.meta, **{k: v for k, v in b.meta.items() if k not in a.meta}}
-    return WalkForward(dates=a.dates, names=a.names + b.names, sleeve_weights={**a.sleeve_weights, **b.sleeve_weights},
-                       sleeve_returns=a.sleeve_returns, meta=meta, tracks=a.tracks + b.tracks,
-                       exposures={**a.exposures, **b.exposures}, **tables, **rows)
 
 # %% ../../nbs/51a_ladder_study.ipynb #f6c989fa
 def ladder_study(panel: Panel, base: PILConfig | None = None, *, rungs: Sequence[str] | None = None,

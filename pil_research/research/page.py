@@ -108,7 +108,8 @@ def data_section_html(facts: Mapping[str, Any], own: Mapping[str, object], run: 
     return section_html(title, facts_html(rows), notes, *more, intro=intro)
 
 # %% ../../nbs/58a_page.ipynb #6d454764
-SIGNS: Mapping[str, str] = {"PASS": "\u2713", "FAIL": "\u2715", "INDIFFERENT": "\u2248", "ERROR": "!"}
+SIGNS: Mapping[str, str] = {"PASS": "\u2713", "FAIL": "\u2715", "INDIFFERENT": "\u2248", "ERROR": "!",
+                             "NOT YET": "\u2026", "UNDECIDED": "\u2248"}
 
 
 def verdict_html(status: str, headline: str, action: str, small_print: str) -> str:

@@ -24,7 +24,7 @@ __all__ = ['FILES', 'run_report', 'TEMPLATES', 'check_parameters', 'load_profile
            'template_path']
 
 # %% ../../nbs/59a_runner.ipynb #a7f22339
-FILES = ("data", "config", "family")  # parameters that may name a file; the kernel works in another folder
+FILES = ("data", "config", "family", "store", "other", "approval")  # may name a file; the kernel works elsewhere
 _all_ = ["TEMPLATES", "check_parameters", "load_profile", "parse_values", "template_defaults", "template_path"]
 
 # %% ../../nbs/59a_runner.ipynb #0da1b989
@@ -47,7 +47,7 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
     """
     asked = dict(parameters)
     for name in FILES:
-        if asked.get(name, "") not in ("", "default", "synthetic"):
+        if asked.get(name, "") not in ("", "default", "synthetic", "legacy"):
             asked[name] = str(Path(str(asked[name])).resolve())
     if "ledger" in template_defaults(template_path(report)):
         asked["ledger"] = str(Path(asked.get("ledger") or default_ledger(runs).path).resolve())

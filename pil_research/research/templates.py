@@ -16,13 +16,13 @@ from .report import package_root
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_parameters', 'template_defaults', 'parse_values']
+__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_yaml', 'check_parameters', 'template_defaults', 'parse_values']
 
 # %% ../../nbs/59_templates.ipynb #e45f8bdc
 TEMPLATES: Mapping[str, str] = {
     "ladder": "01_ladder.ipynb", "overfitting": "02_overfitting.ipynb", "stress": "03_stress.ipynb",
-    "sensitivity": "04_sensitivity.ipynb", "guards": "05_guards.ipynb", "explain": "07_explain.ipynb",
-    "oracle": "08_oracle.ipynb"}
+    "sensitivity": "04_sensitivity.ipynb", "guards": "05_guards.ipynb", "shadow": "06_shadow.ipynb",
+    "explain": "07_explain.ipynb", "oracle": "08_oracle.ipynb", "sleeves": "09_sleeves.ipynb"}
 
 
 def template_path(report: str) -> Path:
@@ -53,7 +53,60 @@ def load_profile(report: str, profile: str) -> dict[str, Any]:
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise InputError(f"profile must be one of {known}, got {profile!r}", code="UNKNOWN_PROFILE", field="profile",
                          value=profile, limit=tuple(known))
-    return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(report, {}))
+    text = path.read_text(encoding="utf-8")
+    check_yaml(text, path.name)
+    return dict((yaml.safe_load(text) or {}).get(report, {}))
+
+
+_LOOSE = re.compile(r"[-+]?[0-9][0-9_.]*([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F]+")  # looks like a number to a person
+
+
+def check_yaml(text: str, name: str) -> None:
+    """Refuse what YAML reads otherwise than people do: a key twice, ``yes`` and ``on``, ``012``, ``1e3``, tags, aliases.
+
+    Raises
+    ------
+    InputError
+        ``LOOSE_YAML`` with the line.
+    """
+    import yaml
+
+    def refuse(node: Any, what: str) -> None:
+        raise InputError(f"{name} line {node.start_mark.line + 1}: {what}; write it plainly", code="LOOSE_YAML", field="profile",
+                         subject=name, value=str(node.value)[:40])
+
+    try:
+        todo: list[Any] = [yaml.compose(text, Loader=yaml.SafeLoader)]
+        if any(isinstance(t, yaml.AliasToken) for t in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise InputError(f"{name} holds an alias; write it plainly", code="LOOSE_YAML", field="profile", subject=name)
+    except yaml.YAMLError as e:
+        raise InputError(f"{name} is no YAML ({str(e).splitlines()[0]}); correct it", code="LOOSE_YAML", field="profile",
+                         subject=name) from e
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.CollectionNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            refuse(node, "a tag")
+        if isinstance(node, yaml.MappingNode):
+            keys = [k.value for k, _ in node.value if isinstance(k, yaml.ScalarNode)]
+            if len(set(keys)) < len(node.value):
+                refuse(node, "a key twice, or one that is no text")
+            todo += [x for pair in node.value for x in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            todo += node.value
+        elif isinstance(node, yaml.ScalarNode) and (node.style is None or not node.tag.endswith(":str")):
+            _check_scalar(node, refuse)
+
+
+def _check_scalar(node: Any, refuse: Any) -> None:
+    kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
+    if kind == "bool" and text not in ("true", "false"):
+        refuse(node, f"{text} for true or false")
+    if kind in ("int", "float") and not re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+][0-9]+)?", text):
+        refuse(node, f"{text} for a number")
+    if kind == "str" and _LOOSE.fullmatch(text):
+        refuse(node, f"{text} is text to YAML")
+    if kind not in ("bool", "int", "float", "str", "null"):
+        refuse(node, f"a {kind}")
 
 # %% ../../nbs/59_templates.ipynb #d3351539
 def check_parameters(report: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ..types import InputError, PilError
 __all__ = ['ORDER', 'Outcome', 'Job', 'plan_job', 'Expected', 'can_reuse', 'validate', 'Conclusion', 'conclude']
 
 # %% ../../nbs/59d_validate.ipynb #c6788db4
-ORDER = ("overfitting", "sensitivity", "stress", "guards", "ladder", "explain", "oracle")  # longest first
+ORDER = ("overfitting", "sensitivity", "stress", "guards", "sleeves", "ladder", "shadow", "explain", "oracle")  # longest first
 _RUNTIME = ("run_id", "out_dir", "ledger")
 _DATA_KEYS = ("data", "markets", "start", "end", "seed")
 

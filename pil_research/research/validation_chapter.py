@@ -168,7 +168,7 @@ def _stress(latest: Runs) -> list[Row]:
             Row(pillar, "Scenarios, replays, Monte Carlo, reverse stress", *_from(latest, "stress", _headline))]
 
 # %% ../../nbs/59e1_validation_chapter.ipynb #c98e0a53
-def _monitoring(config: PILConfig) -> list[Row]:
+def _monitoring(config: PILConfig, latest: Runs) -> list[Row]:
     pillar, g, k = "Ongoing monitoring", config.governor, config.kill_tiers
     rows = {"HRP against ERC, half L1": f"above {config.allocation.divergence_alarm:g}: alarm HRP_ERC_DIVERGENCE, look at it",
             "Closest pair of sleeves": f"correlation above {config.allocation.correlation_alarm:g}: alarm CORRELATION_HIGH",
@@ -178,8 +178,9 @@ def _monitoring(config: PILConfig) -> list[Row]:
             f"at {g.lifetime_limit:.0%} from the true peak only an operator re-arms",
             "Daily loss": f"{k.daily_loss:.0%} of the previous close: flat at this and the next session's decisions",
             "Realised against target volatility": "read the ladder's table; outside half to one and a half times: revalidate",
-            "Shadow run": "not available in this version", "Owner of each alarm": FIRM}
-    return [Row(pillar, what, finding) for what, finding in rows.items()]
+            "Owner of each alarm": FIRM}
+    return [*(Row(pillar, what, finding) for what, finding in rows.items()),
+            Row(pillar, "Shadow run", *_from(latest, "shadow", _headline))]
 
 
 def _governance(verdict: Verdict, approval: str) -> list[Row]:
@@ -200,7 +201,7 @@ def pillar_rows(verdict: Verdict, latest: Runs, approval: str = "none") -> list[
     """All evidence, in the order of the pillars."""
     config = verdict.config or PILConfig()
     return [*_inventory(verdict, latest), *_soundness(verdict.config, latest), *_data(verdict, latest), *_verification(latest),
-            *_outcomes(verdict, latest), *_stress(latest), *_monitoring(config), *_governance(verdict, approval)]
+            *_outcomes(verdict, latest), *_stress(latest), *_monitoring(config, latest), *_governance(verdict, approval)]
 
 # %% ../../nbs/59e1_validation_chapter.ipynb #2aca3b7f
 PROHIBITED = (

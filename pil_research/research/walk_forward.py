@@ -29,8 +29,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'SESSION_TABLES', 'TABLES', 'Track', 'WalkForward', 'summary_table', 'first_session',
-           'run_tracks', 'take', 'walk_forward', 'snapshot_at']
+__all__ = ['Floats', 'Bools', 'Ints', 'SESSION_TABLES', 'TABLES', 'Track', 'WalkForward', 'join_walks', 'summary_table',
+           'first_session', 'first_session_of', 'run_tracks', 'take', 'walk_forward', 'snapshot_at']
 
 # %% ../../nbs/51_walk_forward.ipynb #37739b75
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +145,38 @@ def _select_tracks(w: WalkForward, names: Mapping[str, str]) -> WalkForward:
                        sleeve_returns=w.sleeve_returns, meta=w.meta, tracks=tuple(w.tracks[i] for i in pick),
                        final_states=tuple(w.final_states[i] for i in pick) if w.final_states else (),
                        exposures={b: w.exposures[a] for a, b in names.items() if a in w.exposures}, **tables, **rows)
+
+
+def join_walks(*walks: WalkForward) -> WalkForward:
+    """Tracks of walks over the same sessions side by side; the first walk gives `sleeve_returns` and common facts.
+
+    Raises
+    ------
+    InputError
+        Different sessions, or a name twice.
+    """
+    first, names = walks[0], tuple(n for w in walks for n in w.names)
+    if len(set(names)) < len(names) or any(not w.dates.equals(first.dates) for w in walks):
+        raise InputError("walks to join need the same sessions and different names", code="CANNOT_JOIN", field="walks",
+                         value=names[:10])
+    def side_by_side(name: str, axis: int) -> Any:
+        parts: list[Any] = [getattr(w, name) for w in walks]
+        missing = [x for x in parts if isinstance(x, _NotKept)]
+        return missing[0] if missing else pd.concat(parts, axis=axis)  # type: ignore[call-overload]
+    tables = {t: side_by_side(t, 1) for t in SESSION_TABLES} | {t: side_by_side(t, 0) for t in ("binding", "rungs")}
+    counted = [isinstance(w.rungs, pd.DataFrame) and all(d.kind == "i" for d in w.rungs.dtypes) for w in walks]
+    if all(counted):  # an allocator that a walk does not have was used on no day
+        tables["rungs"] = tables["rungs"].fillna(0).astype(int)
+    weights: Any = next((w.sleeve_weights for w in walks if isinstance(w.sleeve_weights, _NotKept)), None)
+    meta: dict[str, Any] = {k: v for w in reversed(walks) for k, v in w.meta.items()}
+    meta["config_fingerprints"] = {n: f for w in walks for n, f in w.meta.get("config_fingerprints", {}).items()}
+    states = tuple(s for w in walks for s in w.final_states)
+    return WalkForward(
+        dates=first.dates, names=names, sleeve_returns=first.sleeve_returns, meta=meta,
+        tracks=tuple(t for w in walks for t in w.tracks),
+        sleeve_weights={n: x for w in walks for n, x in w.sleeve_weights.items()} if weights is None else weights,
+        final_states=states if len(states) == len(names) else (),
+        exposures={n: x for w in walks for n, x in w.exposures.items()}, **tables)
 
 
 def summary_table(w: WalkForward) -> pd.DataFrame:
@@ -271,6 +303,11 @@ def first_session(est: Estimator, bars: int = 252, sleeves: int = 2) -> int:
         raise InputError(f"a walk-forward needs {sleeves} sleeves with {bars} bars each; the panel is too short",
                          code="TOO_SHORT", field="panel", limit=bars)
     return int(np.argmax(enough)) + 1
+
+
+def first_session_of(panel: Panel, config: PILConfig) -> int:
+    """Row of the first session a walk of `config` over `panel` can have."""
+    return first_session(Estimator(panel_arrays(panel).history, EstimateSettings.of(config), ()))
 
 
 def _groups(tracks: Sequence[Track]) -> list[list[int]]:

@@ -5,6 +5,7 @@
 # %% ../../nbs/18_stage8_ladder.ipynb #a56d2106
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ from ..types import InputError, Order
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'Number', 'HALF_GRID', 'TIERS', 'Prices', 'TierTable', 'TierCaps', 'tier_caps',
-           'capital_tier', 'keep_largest', 'round_to_lots', 'close_dust', 'CapLimits', 'repair_caps', 'Vehicle',
-           'VehicleRouter', 'vehicle_lots', 'route_orders']
+           'capital_tier', 'keep_largest', 'LotRule', 'round_to_lots', 'close_dust', 'CapLimits', 'repair_caps',
+           'Vehicle', 'VehicleRouter', 'vehicle_lots', 'route_orders', 'Plan', 'plan_vehicles']
 
 # %% ../../nbs/18_stage8_ladder.ipynb #e9656ebb
 Floats = NDArray[np.float64]
@@ -113,7 +114,19 @@ def keep_largest(book: ArrayLike, max_names: Number) -> Floats:
     return np.where(rank < limit[..., None], b, 0.0)
 
 # %% ../../nbs/18_stage8_ladder.ipynb #9642dae5
-def round_to_lots(e_target: ArrayLike, e_current: ArrayLike, lot: ArrayLike, *,
+class LotRule(ABC):
+    """Whole lots that one number per symbol cannot describe: the vehicles of a live account."""
+
+    @abstractmethod
+    def round(self, target: Floats, held: Floats, mandatory: Bools) -> tuple[Floats, Floats]:
+        """See `round_to_lots`."""
+
+    @abstractmethod
+    def repair(self, e: Floats, caps: CapLimits, factor: Number, tolerance: Number, frozen: Bools) -> tuple[Floats, Ints]:
+        """See `repair_caps`."""
+
+
+def round_to_lots(e_target: ArrayLike, e_current: ArrayLike, lot: ArrayLike | LotRule, *,
                   mandatory: ArrayLike = False) -> tuple[Floats, Floats]:
     """Round exposures to whole lots (SPEC Stage 8).
 
@@ -121,7 +134,7 @@ def round_to_lots(e_target: ArrayLike, e_current: ArrayLike, lot: ArrayLike, *,
     ----------
     e_target, e_current : (..., M) array
         Exposures, fraction of equity.
-    lot : (..., M) array
+    lot : (..., M) array or LotRule
         Exposure of one lot; 0 trades in any fraction, NaN cannot trade and keeps what it holds.
     mandatory : (..., M) array of bool or bool
         Names that must get down to their target even by less than a lot.
@@ -134,6 +147,8 @@ def round_to_lots(e_target: ArrayLike, e_current: ArrayLike, lot: ArrayLike, *,
         ``e_target - e``.
     """
     target, held = np.asarray(e_target, dtype=np.float64), np.asarray(e_current, dtype=np.float64)
+    if isinstance(lot, LotRule):
+        return lot.round(target, held, np.broadcast_to(np.asarray(mandatory, dtype=np.bool_), target.shape))
     size = np.asarray(lot, dtype=np.float64)
     whole = size > 0.0
     if not np.count_nonzero(whole) and not np.count_nonzero(size != 0.0):
@@ -177,7 +192,7 @@ class CapLimits(NamedTuple):
     cluster_on: bool | Bools = True
 
 # %% ../../nbs/18_stage8_ladder.ipynb #7ed10028
-def repair_caps(e: ArrayLike, lot: ArrayLike, caps: CapLimits, factor: Number, *, tolerance: Number = 1.10,
+def repair_caps(e: ArrayLike, lot: ArrayLike | LotRule, caps: CapLimits, factor: Number, *, tolerance: Number = 1.10,
                 frozen: ArrayLike | None = None) -> tuple[Floats, Ints]:
     """Take lots off until every cap holds again after rounding (SPEC Stage 8).
 
@@ -185,7 +200,7 @@ def repair_caps(e: ArrayLike, lot: ArrayLike, caps: CapLimits, factor: Number, *
     ----------
     e : (..., M) array
         Rounded exposures, fraction of equity.
-    lot : (..., M) array
+    lot : (..., M) array or LotRule
         As in `round_to_lots`; a name without lots gives up exactly what is needed.
     caps : CapLimits
     factor : (...) array or float
@@ -202,6 +217,9 @@ def repair_caps(e: ArrayLike, lot: ArrayLike, caps: CapLimits, factor: Number, *
     """
     x = np.asarray(e, dtype=np.float64)
     m = x.shape[-1]
+    if isinstance(lot, LotRule):
+        still = np.zeros(m, dtype=np.bool_) if frozen is None else np.asarray(frozen, dtype=np.bool_)
+        return lot.repair(x, caps, factor, tolerance, np.broadcast_to(still, x.shape))
     units = np.broadcast_to(np.asarray(lot, dtype=np.float64), x.shape).reshape(-1, m)
     stuck = np.isnan(units)
     if frozen is not None:
@@ -275,10 +293,11 @@ class Vehicle(NamedTuple):
     """One tradable instrument behind an exposure."""
 
     symbol: str
-    kind: str  # "future", "etf" or "other"
+    kind: str  # "future", "etf", "option" or "other"
     unit: float  # account currency per point of price: contract multiplier
     multiple: float  # exposure per unit of notional; negative for inverse wrappers
     margin: float  # account currency per contract; NaN unknown
+    lots: bool = True  # whole lots only
 
     def exposure(self, price: float, equity: float) -> float:
         """Exposure of one share or contract, fraction of equity, signed by the multiple; NaN without a price."""
@@ -286,7 +305,7 @@ class Vehicle(NamedTuple):
 
 
 def _vehicles(instruments: pd.DataFrame) -> dict[str, list[Vehicle]]:
-    """Vehicles of each primary symbol, the primary itself first, then in the table's order."""
+    """Vehicles of each primary symbol: the primary itself, then plain ones before leveraged and inverse ones."""
     table = instruments
 
     def column(name: str, default: float) -> pd.Series:
@@ -296,12 +315,17 @@ def _vehicles(instruments: pd.DataFrame) -> dict[str, list[Vehicle]]:
     kind = table["kind"].fillna("other") if "kind" in table else pd.Series("other", index=table.index)
     primary = table["primary"] if "primary" in table else pd.Series(table.index, index=table.index)
     primary = primary.where(primary.notna() & (primary != ""), pd.Series(table.index, index=table.index))
+    sized = table["multiplier"].notna() if "multiplier" in table else pd.Series(True, index=table.index)
+    told = table["fractional"] if "fractional" in table else pd.Series(False, index=table.index)
+    any_part = told.map(lambda v: str(v).strip().lower() in ("true", "1", "1.0")).astype(bool)
+    lots = (kind.eq("future") & sized) | (kind.eq("etf") & ~any_part)
     unit, multiple, margin = column("multiplier", 1.0), column("exposure_multiple", 1.0), column("margin", np.nan)
     groups: dict[str, list[Vehicle]] = {}
     for s in table.index:
-        groups.setdefault(str(primary[s]), []).append(
-            Vehicle(str(s), str(kind[s]), float(unit[s]), float(multiple[s]), float(margin[s])))
-    return {p: sorted(v, key=lambda x: x.symbol != p) for p, v in groups.items()}
+        own = str(primary[s]) == str(s)
+        groups.setdefault(str(primary[s]), []).append(Vehicle(
+            str(s), str(kind[s]), float(unit[s]), 1.0 if own else float(multiple[s]), float(margin[s]), bool(lots[s])))
+    return {p: sorted(v, key=lambda x: (x.symbol != p, abs(x.multiple - 1.0))) for p, v in groups.items()}
 
 # %% ../../nbs/18_stage8_ladder.ipynb #3ae02d14
 class VehicleRouter:
@@ -310,8 +334,9 @@ class VehicleRouter:
     Parameters
     ----------
     instruments : pandas.DataFrame
-        Indexed by symbol; columns ``kind`` (future, etf, other), ``primary``, ``exposure_multiple``,
-        ``multiplier``, ``margin`` (account currency per contract), all optional.
+        Indexed by symbol; columns ``kind`` (future, etf, option, other), ``primary``, ``exposure_multiple`` (an
+        option's delta), ``multiplier``, ``margin`` (account currency per contract), ``fractional`` (a fund that
+        trades in any fraction), all optional.
     tier : int
     fractional_shares : bool
         Funds trade in any fraction.
@@ -336,11 +361,12 @@ class VehicleRouter:
 
     def whole(self, vehicle: Vehicle) -> bool:
         """Does the vehicle trade in whole lots only?"""
-        return vehicle.kind == "future" or not self.fractional_shares
+        return vehicle.lots and (vehicle.kind == "future" or not self.fractional_shares)
 
     def allowed(self) -> Bools:
         """Symbols ``(M,)`` whose exposure has a vehicle in this tier; the others should have target 0."""
-        open_to = {p for p, g in self.groups.items() if self.tier > 0 or any(v.kind != "future" for v in g)}
+        closed = ("option",) if self.tier > 0 else ("future", "option")
+        open_to = {p for p, g in self.groups.items() if any(v.kind not in closed for v in g)}
         return np.isin(self.symbols, [v.symbol for p in open_to for v in self.groups[p]])
 
     def choose(self, primary: str, target: float, prices: Prices, equity: float) -> Vehicle | None:
@@ -373,7 +399,7 @@ def _check_router(instruments: pd.DataFrame, tier: int) -> None:
 def _choose(router: VehicleRouter, group: list[Vehicle], target: float, prices: Prices,
             equity: float) -> Vehicle | None:
     priced = [v for v in group if np.isfinite(v.exposure(float(prices.get(v.symbol, np.nan)), equity))]
-    funds = [v for v in priced if v.kind != "future"]
+    funds = [v for v in priced if v.kind not in ("future", "option")]
     futures = [] if router.tier == 0 else [v for v in priced if v.kind == "future"]
     fund, future = next(iter(funds), None), next(iter(futures), None)
     if fund is None or future is None:
@@ -456,51 +482,74 @@ def route_orders(router: VehicleRouter, targets: Mapping[str, float], prices: Pr
         if not np.isfinite(target):
             raise InputError(f"target of {primary} must be finite, got {target!r}; fix the book", code="NON_FINITE",
                              field="targets", subject=str(primary), value=target, limit="finite")
-        orders += _route_one(router, str(primary), float(target), prices, equity, positions, sessions_left)
+        orders += plan_vehicles(router, str(primary), float(target), prices, equity, positions,
+                                sessions_left=sessions_left).orders
     return sorted(orders, key=lambda o: o.reason == "target")
 
 # %% ../../nbs/18_stage8_ladder.ipynb #76280593
-def _route_one(router: VehicleRouter, primary: str, target: float, prices: Prices, equity: float,
-               positions: Mapping[str, float], sessions_left: int) -> list[Order]:
-    chosen = router.choose(primary, target, prices, equity)
+class Plan(NamedTuple):
+    """What a decision makes of the vehicles of one exposure."""
+
+    orders: tuple[Order, ...]
+    held: Mapping[str, float]  # instrument to quantity, afterwards
+    exposure: float  # afterwards, fraction of equity; NaN when a holding has no price
+
+
+def plan_vehicles(router: VehicleRouter, primary: str, target: float, prices: Prices, equity: float,
+                  positions: Mapping[str, float], *, sessions_left: int = 0, mandatory: bool = False) -> Plan:
+    """Take one exposure to a target; `mandatory` means down to it, even by less than a lot."""
     size = {v: v.exposure(float(prices.get(v.symbol, np.nan)), equity) for v in router.groups.get(primary, [])}
-    held = {v: float(positions.get(v.symbol, 0.0)) for v in size if np.isfinite(size[v])}
-    missing = [v for v in size if v not in held and float(positions.get(v.symbol, 0.0)) != 0.0]
-    if missing:  # part of the exposure cannot be valued: leave the name alone
-        return []
-    total = sum(q * size[v] for v, q in held.items())
+    held = {v: float(positions.get(v.symbol, 0.0)) for v in size}
+    if any(q != 0.0 and not np.isfinite(size[v]) for v, q in held.items()):  # leave the name alone
+        return Plan((), {v.symbol: q for v, q in held.items()}, float("nan"))
+    total = left = sum(q * size[v] for v, q in held.items() if q != 0.0)
+    chosen = router.choose(primary, target, prices, equity)
     smallest = router.min_ticket if chosen is None or not router.whole(chosen) else abs(size[chosen])
     gap = target - total
-    trades = abs(gap) > HALF_GRID and (target == 0.0 or abs(gap) / max(smallest, HALF_GRID) > 1.0 - HALF_GRID)
-    orders: list[Order] = []
-    left = total
-    for v in [v for v in held if v != chosen and held[v] != 0.0]:
-        quantity = _sell_wrapper(router, v, held[v], size[v], target, left, trades, sessions_left)
-        left -= quantity * size[v]
-        reason = "exit" if target == 0.0 else ("migrate" if sessions_left > 0 else "wrapper")
-        orders += _order(primary, v, -quantity, prices, reason)
-    if chosen is not None and (trades or orders):
-        exact = held[chosen] + (target - left) / size[chosen]
-        final = float(np.trunc(np.round(exact, 8))) if router.whole(chosen) else exact
-        keep = router.whole(chosen) and target != 0.0 and abs(exact - held[chosen]) < 1.0 - HALF_GRID
-        orders += _order(primary, chosen, 0.0 if keep else final - held[chosen], prices,
-                         "exit" if target == 0.0 else "target")
-    return orders
+    trades = abs(gap) > HALF_GRID and (target == 0.0 or mandatory or abs(gap) / max(smallest, HALF_GRID) > 1.0 - HALF_GRID)
+    after = dict(held)
+    for v in [v for v in held if v != chosen and v.kind != "option" and held[v] != 0.0]:
+        part = _give_up(router, v, held[v], size[v], target, left, trades, sessions_left)
+        after[v], left = held[v] - part, left - part * size[v]
+    if chosen is not None and (trades or after != held):
+        after[chosen] = _fill(router, chosen, held[chosen], size[chosen], target, left, mandatory)
+    why = "exit" if target == 0.0 else "migrate" if sessions_left > 0 else "wrapper"
+    orders = [o for v in sorted(held, key=lambda v: v == chosen) for o in _order(
+        primary, v, after[v] - held[v], prices, "target" if v == chosen and trades and target != 0.0 else why)]
+    worth = sum(q * size[v] for v, q in after.items() if q != 0.0)
+    return Plan(tuple(orders), {v.symbol: q for v, q in after.items()}, float(worth))
 
 # %% ../../nbs/18_stage8_ladder.ipynb #57d2680f
-def _sell_wrapper(router: VehicleRouter, v: Vehicle, quantity: float, size: float, target: float, total: float,
-                  trades: bool, sessions_left: int) -> float:
+def _give_up(router: VehicleRouter, v: Vehicle, quantity: float, size: float, goal: float, left: float, trades: bool,
+             sessions_left: int) -> float:
     """Signed quantity of an off-vehicle holding to give up."""
-    if target == 0.0 or (sessions_left > 0 and trades) or sessions_left == 1:
+    if goal == 0.0 or (sessions_left > 0 and trades) or sessions_left == 1:
         return quantity
     if sessions_left > 1:
         part = abs(quantity) / sessions_left
-        return float(np.sign(quantity) * (np.ceil(part - HALF_GRID) if router.whole(v) else part))
-    shrink = abs(total) - abs(target) if target * total > 0.0 else abs(total)
-    if not trades or shrink <= 0.0 or quantity * size * total <= 0.0:
+        return float(np.sign(quantity) * (np.minimum(np.ceil(part - HALF_GRID), abs(quantity)) if router.whole(v) else part))
+    need = left - goal
+    if not trades or need * quantity * size <= 0.0:
         return 0.0
-    part = min(abs(quantity), shrink / abs(size))
-    return float(np.sign(quantity) * (np.trunc(np.round(part, 8)) if router.whole(v) else part))
+    part = abs(need) / abs(size)
+    if router.whole(v):
+        part = (np.ceil if abs(goal) < abs(left) or goal * left < 0.0 else np.floor)(np.round(part, 8))
+    return float(np.sign(quantity) * np.minimum(part, abs(quantity)))
+
+
+def _fill(router: VehicleRouter, v: Vehicle, held: float, size: float, goal: float, left: float, mandatory: bool) -> float:
+    """Quantity of the chosen vehicle that brings `left` to `goal`, never beyond it."""
+    rest = left - held * size
+    exact = (goal - rest) / size
+    if not router.whole(v):
+        return float(exact)
+    exact = float(np.round(exact, 8))
+    if not mandatory and goal != 0.0 and abs(exact - held) < 1.0 - HALF_GRID:
+        return held
+    near = sorted({float(np.floor(exact)), float(np.ceil(exact))}, key=lambda n: abs(exact - n))
+    inside = [n for n in near if (rest + n * size) * np.sign(goal) > -HALF_GRID
+              and abs(rest + n * size) <= abs(goal) + HALF_GRID]
+    return inside[0] if inside else sorted(near, key=lambda n: abs(rest + n * size))[0]
 
 # %% ../../nbs/18_stage8_ladder.ipynb #67608996
 def _order(primary: str, v: Vehicle, quantity: float, prices: Prices, reason: str) -> list[Order]:

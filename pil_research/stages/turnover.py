@@ -68,9 +68,13 @@ def cost_terms(*, half_spread: ArrayLike, fee: ArrayLike, impact: ArrayLike, dai
 
 def cost_of(delta: ArrayLike, equity: Number, terms: CostTerms) -> Floats:
     """Cost per symbol ``(..., M)`` of trades `delta`, fraction of equity."""
-    size = np.abs(delta)
-    money = size * np.maximum(_column(equity), 0.0)
-    return np.asarray(size * (terms.linear + terms.root * np.sqrt(money)), dtype=np.float64)
+    size = np.abs(np.asarray(delta, dtype=np.float64))
+    cost = np.asarray(size * np.maximum(_column(equity), 0.0))
+    np.sqrt(cost, out=cost)  # in place: with many configurations the temporaries are what costs time
+    cost *= terms.root
+    cost += terms.linear
+    cost *= size
+    return cost
 
 # %% ../../nbs/17_stage7_turnover.ipynb #d762fb1b
 def trade_costs(delta: ArrayLike, *, half_spread: ArrayLike, fee: ArrayLike, impact: ArrayLike, daily_vol: ArrayLike,
