@@ -1,18 +1,22 @@
-"""HRP and ERC of one window: our call, in numpy and compiled, beside riskfolio-lib and skfolio; covariance included in each."""
+"""HRP and ERC of one window: our call, in numpy and compiled, beside the peers; with the covariance given and included."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import peers
-from harness import Row, alternate, gap
+from harness import Effort, Row, absent, alternate, gap, goal_of, missed
 
 from pil_research import accel
 from pil_research.allocators import erc, hrp
-from pil_research.allocators.engine import NUMPY, engine, install
+from pil_research.allocators.engine import NUMPY, engine
 from pil_research.allocators.erc import risk_contributions
 
 Call = Callable[[], np.ndarray]
+INCLUDED, GIVEN = "from returns", "covariance given"
+HRP_GOALS = {"numpy|riskfolio-lib": 40.0, "numpy|skfolio": 20.0, "numba|riskfolio-lib": 1500.0}
+ERC_GOALS = {"numpy|skfolio": 100.0, "numba|skfolio": 2000.0}
 
 
 def draw(k: int, seed: int = 1) -> np.ndarray:
@@ -22,65 +26,108 @@ def draw(k: int, seed: int = 1) -> np.ndarray:
     return np.asarray(0.01 * rng.standard_normal((252, k)) @ mix * rng.uniform(0.5, 2.0, k))
 
 
-def contenders(allocate: Callable[[np.ndarray], np.ndarray], window: np.ndarray) -> dict[str, Call]:
-    """Our call on each engine there is; the covariance, which both share, is timed on its own."""
-    cov = np.cov(window, rowvar=False)
-    kernels = {NUMPY: {}}
-    if accel.available():
-        kernels[accel.use(True)] = accel.kernels()
-        accel.use(False)
-
-    def on(name: str) -> Call:
-        def call() -> np.ndarray:
-            if engine() != name:
-                install(name, kernels[name])
-            return np.asarray(allocate(cov))
-        return call
-
-    return {**{name: on(name) for name in kernels}, "covariance": lambda: np.cov(window, rowvar=False)}
+def sample_covariance(window: np.ndarray) -> np.ndarray:
+    """Of the columns, divided by T - 1: what the peers compute first."""
+    y = window - np.add.reduce(window, axis=0) / len(window)
+    return np.asarray(y.T @ y / (len(y) - 1))
 
 
-def rows(job: str, k: int, ours: dict[str, Call], others: dict[str, Call], quick: bool, goals: dict[str, float],
-         apart: Callable[[np.ndarray, np.ndarray], float], compares: str) -> list[Row]:
-    """A row a peer and engine; ours counts the covariance in, as the peers do."""
-    took = alternate({**ours, **others}, 5 if quick else 25, dict.fromkeys(ours, 50))
-    got = {n: call() for n, call in ours.items()}
-    install(NUMPY, {})
+def engines() -> list[str]:
+    """numpy, and numba where it is installed; numpy answers afterwards."""
+    if not accel.available():
+        return [NUMPY]
+    found = [NUMPY, accel.use(True)]
+    accel.use(False)
+    return found
+
+
+def on(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    """`call` with this engine answering."""
+    def run() -> Any:
+        ready()
+        return call()
+
+    def ready() -> None:
+        if engine() != name:
+            accel.use(name != NUMPY)
+
+    run.ready = ready  # type: ignore[attr-defined]
+    return run
+
+
+def contenders(allocate: Callable[[np.ndarray], np.ndarray], window: np.ndarray) -> dict[tuple[str, str], Call]:
+    """Our call by engine and by what it starts from."""
+    cov = sample_covariance(window)
+    out: dict[tuple[str, str], Call] = {}
+    for name in engines():
+        out[name, INCLUDED] = on(name, lambda: np.asarray(allocate(sample_covariance(window))))
+        out[name, GIVEN] = on(name, lambda: np.asarray(allocate(cov)))
+    return out
+
+
+def rows(job: str, k: int, ours: dict[tuple[str, str], Call], others: dict[tuple[str, str], Call], effort: Effort,
+         goals: dict[str, float], apart: Callable[[np.ndarray, str, np.ndarray], float], most: float, compares: str) -> list[Row]:
+    """A row an engine, a start and a peer. Goals are judged from returns, where both sides do the same work."""
+    took = alternate({**{"|".join(n): c for n, c in ours.items()}, **{"|".join(n): c for n, c in others.items()}},
+                     effort.pick(1, 5, 25), {"|".join(n): effort.pick(2, 50, 50) for n in ours})
+    mine, theirs = {n: call() for n, call in ours.items()}, {n: call() for n, call in others.items()}
+    accel.use(False)
     out = []
-    for name in ours:
-        if name == "covariance":
-            continue
-        whole = took[name] + took["covariance"]
-        for peer, call in others.items():
-            goal = goals.get(f"{name.split()[0]}|{peer}")
-            out.append(Row(job=job, case=f"K={k}, {name}", ours_s=whole, peer=peer, peer_s=took[peer],
-                           difference=apart(got[name], call()), compares=compares,
-                           note=f"{took[name] * 1e6:.1f} µs, {took[peer] / took[name]:,.0f}x, when the covariance is given",
-                           **({} if goal is None else {"goal": f">= {goal:,.0f}x", "met": took[peer] >= goal * whole})))
-        if not others:
-            out.append(Row(job=job, case=f"K={k}, {name}", ours_s=took[name], note="no peer installed"))
+    for (name, start), weights in mine.items():
+        spent = took[f"{name}|{start}"]
+        for (peer, theirs_start), answer in theirs.items():
+            if theirs_start == GIVEN and start == INCLUDED:
+                continue
+            ratio, far = took[f"{peer}|{theirs_start}"] / spent, apart(weights, peer, answer)
+            least = goals.get(f"{name.split()[0]}|{peer}") if start == INCLUDED else None
+            note = "" if start == theirs_start else "the peer's time holds its own covariance: compare the row from returns"
+            if start == theirs_start or (peer, GIVEN) not in theirs:
+                share = (spent - took[f"{name}|{GIVEN}"]) / spent
+                why = f"the sample covariance is {share:.0%} of our time"
+                out.append(Row(job=job, case=f"K={k}, {name}, {start}", ours_s=spent, peer=peer, difference=far,
+                               peer_s=took[f"{peer}|{theirs_start}"], compares=compares,
+                               note=missed(note, ratio, least or 0.0, why), **goal_of(ratio, least, right=not far > most)))
+    installed = {peer for peer, _ in others}
+    for key, least in goals.items():
+        name, peer = key.split("|")
+        if peer not in installed:
+            out.append(absent(job, f"K={k}, {name}, {INCLUDED}", took[f"{NUMPY}|{INCLUDED}"], peer, f">= {least:,.0f}x"))
     return out
 
 
-def hrp_call(quick: bool) -> list[Row]:
-    """K = 5, 8, 12."""
-    out, others = [], peers.available()
-    goals = {"numpy|riskfolio-lib": 40, "numpy|skfolio": 20, "numba|riskfolio-lib": 1500}
-    for k in (5, 8, 12):
+def hrp_call(effort: Effort) -> list[Row]:
+    """K = 5, 8, 12. PyPortfolioOpt does not reorder leaves: its answer is compared with ours without reordering."""
+    out = []
+    for k in effort.pick((5,), (5, 8, 12), (5, 8, 12)):
         window = draw(k)
-        theirs = {n: (lambda f=f, w=window: f(w)) for n, f in others.items()}
-        out += rows("HRP, one call", k, contenders(hrp, window), theirs, quick, goals, gap, "weights")
+        cov, given = sample_covariance(window), peers.pypfopt_hrp(given=True)
+        theirs: dict[tuple[str, str], Call] = {(n, INCLUDED): (lambda f=f, w=window: f(w)) for n, f in peers.hrp_peers().items()}
+        if given is not None:
+            theirs["PyPortfolioOpt", GIVEN] = lambda f=given, c=cov: f(c)
+        plain = hrp(cov, leaf_order=False)
+
+        def apart(ours: np.ndarray, peer: str, answer: np.ndarray, plain: np.ndarray = plain) -> float:
+            return gap(plain if peer == "PyPortfolioOpt" else ours, answer)
+
+        out += rows("HRP, one call", k, contenders(hrp, window), theirs, effort, HRP_GOALS, apart, 1e-12,
+                    "weights; PyPortfolioOpt against ours without leaf ordering, which ours is timed with")
     return out
 
 
-def erc_call(quick: bool) -> list[Row]:
-    """K = 12 beside skfolio's risk budgeting; the difference is how unequal the peer's shares are."""
-    window, budget = draw(12), peers.skfolio_erc()
-    theirs = {} if budget is None else {"skfolio": lambda: budget(window)}
-    cov = np.cov(window, rowvar=False)
+def erc_call(effort: Effort) -> list[Row]:
+    """K = 5, 8, 12; the difference is how unequal our risk shares are, and the goal needs them equal to 1e-10."""
+    out = []
+    for k in effort.pick((5,), (5, 8, 12), (5, 8, 12)):
+        window = draw(k)
+        cov = sample_covariance(window)
 
-    def spread(weights: np.ndarray) -> float:
-        return float(np.abs(12.0 * risk_contributions(cov, weights) - 1.0).max())
+        def spread(weights: np.ndarray, k: int = k, cov: np.ndarray = cov) -> float:
+            return float(np.abs(k * risk_contributions(cov, weights) - 1.0).max())
 
-    return rows("ERC, one call", 12, contenders(erc, window), theirs, quick, {"numpy|skfolio": 100, "numba|skfolio": 2000},
-                lambda ours, _: spread(ours), "our risk shares to equal ones, relative")
+        theirs = {(n, INCLUDED): (lambda f=f, w=window: f(w)) for n, f in peers.erc_peers().items()}
+        found = rows("ERC, one call", k, contenders(erc, window), theirs, effort, ERC_GOALS if k == 12 else {},
+                     lambda ours, peer, answer, spread=spread: spread(ours), 1e-10,
+                     "our risk shares to equal ones, relative; " + ", ".join(
+                         f"{n}'s are {spread(call()):.0e} away" for (n, _), call in theirs.items()) + f" at K={k}")
+        out += found
+    return out

@@ -17,7 +17,7 @@ from .allocators.engine import NUMPY, engine, install
 from .types import ConfigError
 
 # %% auto #0
-__all__ = ['Floats', 'Ints', 'kernels', 'available', 'use', 'from_environment']
+__all__ = ['Floats', 'Ints', 'available', 'use', 'from_environment']
 
 # %% ../nbs/08g_accel.ipynb #7a9dbc44
 Floats = NDArray[np.float64]
@@ -312,8 +312,8 @@ _PARTS = ("_usable", "_correlate", "_distances", "_span", "_merge", "_shortest",
           "_hrp_stack", "_solve", "_newton", "_erc_stack")
 
 
-def kernels() -> dict[str, Callable[..., Any]]:
-    """The compiled functions by job, for `allocators.engine.install`; the parts call one another's compiled form from then on."""
+def _compiled() -> dict[str, Callable[..., Any]]:
+    """The kernels, compiled; the parts call one another's compiled form from then on."""
     import numba
 
     here = globals()
@@ -344,10 +344,10 @@ def use(on: bool = True) -> str:
                           "PIL_ACCEL unset", code="NO_NUMBA", field="PIL_ACCEL", limit="numba")
     import numba
 
-    jobs = kernels()
-    jobs["hrp"](np.eye(3)[None], False, True)  # compiles now, not in the first decision
-    jobs["erc"](np.eye(3)[None], np.full((1, 3), 1.0 / 3.0))
-    install(f"numba {numba.__version__}", jobs)
+    kernels = _compiled()
+    one, equal = np.eye(3)[None], np.full((1, 3), 1.0 / 3.0)
+    kernels["hrp"](one, False, True), kernels["erc"](one, equal)
+    install(f"numba {numba.__version__}", kernels)
     return engine()
 
 

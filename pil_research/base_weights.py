@@ -120,7 +120,7 @@ class BaseWeights:
             mask, covs = active[0], _covs_of(self, row, active[0])
             table, steps = _answers(self, covs, mask, self.asked)
             def erc() -> Floats:
-                return _answers(self, covs, mask, self.crossed)[0][self.cross]
+                return np.asarray(_answers(self, covs, mask, self.crossed)[0][self.cross])
             return _later_bases(table[self.pick], steps[self.pick], erc, covs[self.combos[0][0]][0], mask)
         weights, rungs, cross = np.zeros(active.shape), np.zeros(n, dtype=np.int64), np.zeros(active.shape)
         for mask in np.unique(active, axis=0):

@@ -26,15 +26,15 @@ _OVER_SLEEVES = ("base", "tilted", "target", "smoothed", "applied", "members", "
 _FILL: Mapping[str, Any] = {"joined": -1}
 
 
-def _tuples(x: Any) -> Any:
-    return tuple(map(_tuples, x)) if isinstance(x, list) else x
+def _tuples(x: Any, depth: int) -> Any:
+    return x if depth == 0 else tuple(x) if depth == 1 else tuple(_tuples(v, depth - 1) for v in x)
 
 
 def encode(x: Any) -> Any:
     """Arrays to nested tuples; NaN to None and infinities to text, so that equality and JSON are exact."""
     if isinstance(x, np.ndarray):
         finite = x.dtype.kind in "biu" or (x.dtype.kind == "f" and bool(np.isfinite(x).all()))
-        return _tuples(x.tolist()) if finite else encode(x.tolist())
+        return _tuples(x.tolist(), x.ndim) if finite else encode(x.tolist())
     if isinstance(x, (list, tuple)):
         return tuple(encode(v) for v in x)
     if isinstance(x, float) and not math.isfinite(x):
@@ -113,7 +113,7 @@ def stored_kills(stored: Any) -> Kills:
         return Kills(book=stored[0], sleeves=tuple(stored[1]), symbols=tuple(stored[2]), who=stored[3], why=stored[4])
     return Kills(book=True, who="state", why="the stored kills cannot be read")
 
-
+# %% ../nbs/20c_book_state.ipynb #5f432cdd
 def realign_state(s: StepState, old: tuple[Sequence[str], Sequence[str]], new: tuple[Sequence[str], Sequence[str]]) -> StepState:
     """The state for other names: known ones keep their numbers, new ones start blank.
 

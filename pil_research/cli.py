@@ -24,7 +24,8 @@ def cause_and_remedy(error: Exception) -> tuple[str, str]:
     return (cause or message), (remedy if cause else "see the message, or run again with --debug for the traceback")
 
 # %% ../nbs/60_cli.ipynb #1cb29343
-PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synthetic\", or a panel folder",
+PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synthetic\", a panel folder, raw market files "
+              "(their folder), or \"shared\", \"shared:futures\", \"shared:etf\": those of $PIL_SHARED_DATA",
               "markets": "\"default\" or \"all\" of the default data", "start": "first date", "end": "last date",
               "config": "configuration file (TOML)", "seed": "seed of synthetic data", "draws": "bootstrap draws"}
 
@@ -198,6 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
     replay.add_argument("store", help="the store's file")
     for name, module in command_modules().items():
         module.options(_command(commands, name, module.run, module.HELP))
+    parser.set_defaults(parser=parser)  # for the command that completes the others
     return parser
 
 # %% ../nbs/60_cli.ipynb #056d6fee

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -56,13 +57,19 @@ def _check_number(where: str, value: Any, default: Any, legal: str) -> Any:
 
 def _check_text(where: str, value: Any, legal: str) -> str:
     allowed = legal.split("|")
-    ok = isinstance(value, str) and (_is_time(value) if legal == "HH:MM" else value in allowed)
+    ok = isinstance(value, str) and (_is_time(value) if legal == "HH:MM" else _is_choice(value, allowed))
     if not ok:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
+        near = difflib.get_close_matches(str(value), [a for a in allowed if a != "ext:NAME"], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{where} must be one of {legal}, got {value!r}{hint}", code="CONFIG_CHOICE", field=where,
                           value=value, limit=legal)
     return str(value)
+
+
+def _is_choice(value: str, allowed: list[str]) -> bool:
+    """One of `allowed`; ``ext:NAME`` in it stands for every name of another package's allocator."""
+    return (value in allowed and value != "ext:NAME") or (
+        "ext:NAME" in allowed and re.fullmatch(r"ext:[a-z][a-z0-9_]*", value) is not None)
 
 
 def _is_time(value: str) -> bool:
@@ -157,7 +164,8 @@ class AllocationConfig(_Section):
     """Stage 1: weights of the sleeves."""
 
     NAME: ClassVar[str] = "allocation"
-    method: str = param("hrp", "", "hrp|erc|inverse_vol|equal|min_variance|nco|herc", "4.1", "base allocator")
+    method: str = param("hrp", "", "hrp|erc|inverse_vol|equal|min_variance|nco|herc|ext:NAME", "4.1",
+                        "base allocator; ext:NAME is published by another package")
     variant: str = param("direct", "", "direct|paper", "4.1", "reading of HRP's linkage")
     sleeve_cap: float = param(0.30, "share", "(0, 1]", "4.1", "largest weight of a sleeve, relaxed to 1/K")
     smoothing: float = param(0.8, "weight on yesterday", "[0, 1)", "4.1", "smoothing of the sleeve weights")

@@ -285,12 +285,8 @@ class PortfolioIntegrator:
     def build_target_book(self, snapshot: Snapshot) -> Decision:
         """The decision of one slot.
 
-        Raises
-        ------
-        InputError
-            The snapshot cannot be used; the state did not change.
-        InvariantError
-            The finished book broke a rule; the state did not change. Hold, reduce only.
+        InputError: the snapshot cannot be used. InvariantError: the finished book broke a rule; hold, reduce only. Neither
+        changes the state.
         """
         return build_target_book(self, snapshot)
 
@@ -308,12 +304,13 @@ def _state_of(self: PortfolioIntegrator, bare: bool = False) -> BookState:
 
 def _check_stored(state: BookState) -> None:
     """Names, counters and dates of a stored state; its arrays are checked when they are decoded."""
-    sorted_names = all(isinstance(g, tuple) and all(isinstance(n, str) for n in g) and list(g) == sorted(set(g))
+    sorted_names = all(isinstance(g, (tuple, list)) and all(isinstance(n, str) for n in g) and list(g) == sorted(set(g))
                        for g in (state.sleeve_ids, state.symbols))
     texts = (state.config_fingerprint, state.last_decision_id, state.last_session, state.last_slot, state.last_input_hash)
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (state.schema, state.seq))
     month = state.values.get("clusters", ("", ())) if isinstance(state.values, Mapping) else None
-    told = isinstance(month, tuple) and len(month) == 2 and isinstance(month[0], str) and isinstance(month[1], tuple) and all(
+    told = isinstance(month, (tuple, list)) and len(month) == 2 and isinstance(month[0], str) and isinstance(
+        month[1], (tuple, list)) and all(
         isinstance(n, int) and not isinstance(n, bool) and n >= -1 for n in month[1])
     dated = not state.last_session or _is_date(state.last_session)
     if not (sorted_names and whole and told and dated and all(isinstance(t, str) for t in texts)
@@ -821,6 +818,19 @@ def _plain_orders(prices: Floats | None, market: Market, d: StepDecision) -> lis
                   notional=float(np.abs(delta[i]) * equity), reason="exit" if d.exposures[0][i] == 0.0 else "target")
             for i in np.flatnonzero(np.abs(delta) > 1e-12).tolist()]
 
+# %% ../nbs/21_integrator.ipynb #07943c17
+def _option_alarms(inputs: StepInputs, d: StepDecision, symbols: Sequence[str]) -> list[Alarm]:
+    """Exposures that options keep from their target; critical where nothing should be left."""
+    vehicles = _vehicles_in(inputs)
+    missed = None if vehicles is None else vehicles.missed(d.exposures)
+    if missed is None:
+        return []
+    target, left = (d.exposures - missed)[0], np.flatnonzero(missed[0]).tolist()
+    return [Alarm(code=AlarmCode.OPTION_REMAINS, severity="critical" if abs(target[i]) < 1e-12 else "warning", subject=symbols[i],
+                  value=float(d.exposures[0, i]), limit=float(target[i]),
+                  message="options are not traded here and keep the exposure from its target: close or hedge them by hand")
+            for i in left]
+
 
 def _margin_alarm(inputs: StepInputs, d: StepDecision) -> list[Alarm]:
     vehicles = _vehicles_in(inputs)
@@ -892,7 +902,8 @@ def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathe
     made = _Made(
         d, passport, got.market, names.index, _sleeve_index_of(self, history.sleeve_ids), x.estimates.risk,
         x.regime_confidence, None if snapshot.prices is None else np.array(names.values(snapshot.prices, np.nan)),
-        _routed_orders(x, d), _vehicles_in(x), (*got.alarms, *_migration_alarm(self, x, d), *_margin_alarm(x, d)))
+        _routed_orders(x, d), _vehicles_in(x), (*got.alarms, *_migration_alarm(self, x, d), *_margin_alarm(x, d),
+                                                         *_option_alarms(x, d, history.symbols)))
     out = object.__new__(LiveDecision)
     out.__dict__.update(id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,
                         input_hash=got.hash, equity=float(d.equity[0]), passport=passport, _made=made)

@@ -51,6 +51,19 @@ class Explanation:
         """The weight itself: the sum of the parts."""
         return float(self.table["part"].sum())
 
+    @property
+    def sentence(self) -> str:
+        """The weight, where it starts and the three steps that moved it most, in one sentence."""
+        steps = self.table[(self.table.index != "base") & (self.table["part"].abs() > 5e-7)]
+        largest = steps.loc[steps["part"].abs().sort_values(ascending=False, kind="stable").index[:3]]
+        said = ", ".join(f"{r['part']:+.2%} by {step} ({r['meaning']})" for step, r in largest.iterrows())
+        rest = f", and {len(steps) - 3} smaller steps" if len(steps) > 3 else ""
+        start = f"{self.name} is {self.total:+.2%} of {self.unit}: it starts at {self.table['part'].iloc[0]:+.2%}"
+        return f"{start}, then {said}{rest}." if said else f"{start} and no step moves it."
+
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         rows = [f"{self.name} ({self.kind}): {self.total:+.4%} of {self.unit}"]
         for step, r in self.table.iterrows():
@@ -66,7 +79,8 @@ class Explanation:
             f"<td style='text-align:right'>{r['after']:+.4%}</td><td style='text-align:left'>{escape(r['meaning'])}</td></tr>"
             for step, r in self.table.iterrows())
         asked = ", ".join(f"{escape(str(k))} {v:+.3%}" for k, v in self.sleeves.items() if v != 0.0)
-        return (f"<table><caption><b>{escape(self.name)}</b>: {self.total:+.4%} of {escape(self.unit)}"
+        return (f"<p>{escape(self.sentence)}</p>"
+                f"<table><caption><b>{escape(self.name)}</b>: {self.total:+.4%} of {escape(self.unit)}"
                 f"{'; asked for by ' + asked if asked else ''}</caption><thead><tr><th scope='col'>stage</th>"
                 f"<th scope='col'>part</th><th scope='col'>after</th><th scope='col'>why</th></tr></thead>"
                 f"<tbody>{body}</tbody></table>")

@@ -482,11 +482,14 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
         vols = np.sqrt(252.0 * risk.variance(np.stack([final, now])))
         smaller, again = sleeves.limit_to_held(final, now, vols[0], vols[1], held_active)
         final, held_scale = np.where(codes == turnover.RESTRICTIONS["no_trade"], final, smaller), held_scale * again
+    uncurable = cured.uncurable
+    if isinstance(x.lot, ladder.LotRule) and x.lot.missed(final) is not None:
+        uncurable = caps.cure_within(final / p.unit, book.limits, p.caps.drift_tolerance, _fixed(x, final)).uncurable
     bound = {**{n: t.binding[n] & ~hold for n in ("band", "gate", "min_ticket")},
              "restriction": np.asarray(restriction.any(axis=-1)), "held": held_scale < 1.0, "lot": lot_bound,
              **{n: book.bound[n] | cured.bound[n] for n in book.bound}}
     return _Trades(sized, t.e_risk, t.e_band, gated, held, restricted, recapped, final, t.k, held_scale, t.cost, bound,
-                   cured.uncurable, np.sqrt(252.0 * risk.variance(final)))
+                   uncurable, np.sqrt(252.0 * risk.variance(final)))
 
 # %% ../nbs/20_step.ipynb #a32c7e51
 def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: Floats,
@@ -632,10 +635,15 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
 # %% ../nbs/20_step.ipynb #5f4e4cfa
 def _check_last_line(p: SimpleNamespace, x: StepInputs, book: _Book, t: _Trades) -> None:
     """The finished book against its caps; symbols that may not be traded are exempt."""
-    exempt = None
-    if x.restrictions is not None:
-        exempt = x.restrictions == turnover.RESTRICTIONS["no_trade"]
-    caps.check_within(t.final / p.unit, book.limits, p.caps.drift_tolerance, exempt=exempt)
+    caps.check_within(t.final / p.unit, book.limits, p.caps.drift_tolerance, exempt=_fixed(x, t.final))
+
+
+def _fixed(x: StepInputs, final: Floats) -> Bools | None:
+    """Names that may not be traded, or that options keep from their target."""
+    fixed = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
+    missed = x.lot.missed(final) if isinstance(x.lot, ladder.LotRule) else None
+    return fixed if missed is None else missed != 0.0 if fixed is None else fixed | (missed != 0.0)
+
 
 
 def _next_state(s: StepState, x: StepInputs, st: sleeves.SleeveStates, w: _Weights, governor: Any, terms: _Terms,

@@ -117,6 +117,7 @@ class AlarmCode(StrEnum):
     VANISHED_SYMBOL = "VANISHED_SYMBOL"  # a held symbol is no longer in any sleeve
     MIGRATING = "MIGRATING"  # vehicles move to the new tier over several sessions
     MARGIN_SHORT = "MARGIN_SHORT"  # equity cannot carry the margin of the book; it was scaled down, or could not be
+    OPTION_REMAINS = "OPTION_REMAINS"  # an option, which is not traded here, keeps an exposure from its target
 
 # %% ../nbs/00_types.ipynb #6dd751f9
 @dataclass(frozen=True, kw_only=True)
@@ -460,6 +461,9 @@ class Decision:
         return decision_html(self)
 
 # %% ../nbs/00_types.ipynb #5f726f7a
+_LOUD = 12  # alarms named in the table
+
+
 def decision_html(d: Decision) -> str:
     """The stages of a decision as a plain HTML table, what bound, and the alarms that want a person."""
     rows = "".join(
@@ -468,6 +472,7 @@ def decision_html(d: Decision) -> str:
         for s in d.stages)
     heads = "".join(f"<th scope='col'>{h}</th>" for h in ("stage", "gross", "net", "ex-ante vol", "multiplier", "names", "bound"))
     loud = [f"{a.code} {a.subject}".strip() for a in d.alarms if a.severity != "info"]
+    loud = [*loud[:_LOUD], f"{len(loud) - _LOUD} more"] if len(loud) > _LOUD else loud
     title = f"{d.session.date()} {d.slot}: gross {d.exposures.abs().sum():.3f} of equity, {len(d.orders)} orders"
     return (f"<table><caption>{escape(title)}{escape('; ' + ', '.join(loud)) if loud else ''}</caption>"
             f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")

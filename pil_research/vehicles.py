@@ -98,16 +98,26 @@ class VehicleLots(LotRule):
 
     def repair(self, e: Floats, caps: CapLimits, factor: Number, tolerance: Number, frozen: Bools) -> tuple[Floats, Ints]:
         """See `repair_caps`; a name with several vehicles gives up what is needed and is planned again."""
-        steps = np.zeros(e.shape[:-1], dtype=np.int64)
+        steps, stuck = np.zeros(e.shape[:-1], dtype=np.int64), np.array(frozen, dtype=bool)
         for _ in range(32):
-            less, n = repair_caps(e, self.size, caps, factor, tolerance=tolerance, frozen=frozen)
-            steps, moved = steps + n, [i for i in self.book.groups if less[0, i] != e[0, i]]
-            e = less
+            was, (e, n) = e, repair_caps(e, self.size, caps, factor, tolerance=tolerance, frozen=stuck)
+            steps, moved = steps + n, [i for i in self.book.groups if e[0, i] != was[0, i]]
             if not moved:
                 break
             for i in moved:
-                e[0, i] = _planned(self, i, float(less[0, i]), 0.0, True)
+                e[0, i] = _planned(self, i, float(e[0, i]), 0.0, True)
+                stuck[0, i] = not abs(e[0, i]) < abs(was[0, i])  # options hold it there: others are cut instead
         return e, steps
+
+    def missed(self, e: Floats) -> Floats | None:
+        """How far options keep each exposure `(1, M)` from its target; None when they keep none."""
+        if not self.book.groups:
+            return None
+        out = np.zeros(e.shape)
+        for i in self.book.groups:
+            plan = self._plans.get((i, float(e[0, i])))
+            out[0, i] = 0.0 if plan is None else plan.missed
+        return out if np.count_nonzero(np.abs(out) > 1e-12) else None
 
     def use(self, e: Floats) -> float:
         """Margin and funded longs as a fraction of equity; 0 while no margin is known to be needed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,9 @@ import pytest
 from desk import CALENDARS, DAILY, Desk, adds, codes
 
 from pil_research.integrator import PortfolioIntegrator
-from pil_research.live import LiveSession, SlotCalendar, StateStore, adopt, replay
+from pil_research.live import LiveSession, SlotCalendar, SlotDecision, StateStore, adopt, replay
 from pil_research.live.adopt import carry_over, changed_keys
-from pil_research.types import InputError, PilError, StateError
+from pil_research.types import BookState, InputError, Kills, Operator, PilError, StateError
 
 ROW = 220
 BOLDER = DAILY.replace(**{"sizing.kelly": 0.9, "caps.name": 0.25})
@@ -112,12 +114,53 @@ def test_back_again_is_another_adoption(tmp_path: Path) -> None:
     assert [r.kind for r in desk.store.rows()].count("adopt") == 2 and replay(desk.store).ok
 
 
-def test_an_adopted_book_that_was_changed_is_a_difference(tmp_path: Path) -> None:
-    """The carried state is recomputed: another one under the same row would be named."""
+def test_an_adopted_book_that_was_changed_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A carried state that forgot a loss, written with every hash in order, is named by the replay."""
+    def forgetful(state: BookState, fingerprint: str) -> BookState:
+        kept = carry_over(state, fingerprint)
+        marks = {k: v for k, v in kept.values.items() if "mark" in k and isinstance(v, tuple)}
+        assert marks
+        lower = {k: tuple(0.9 * x if isinstance(x, float) else x for x in v) for k, v in marks.items()}
+        return replace(kept, values={**kept.values, **lower})
+
     desk = desk_with_a_past(tmp_path)
-    row = adopt(desk.store, PortfolioIntegrator(CALMER), who="ada", why="less risk")
-    state = restart(desk, CALMER).state
-    assert carry_over(state, CALMER.fingerprint()) == state and row.payload["state"]
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("pil_research.live.adopt"), "carry_over", forgetful)
+        row = adopt(desk.store, PortfolioIntegrator(CALMER), who="eve", why="less risk")
+    session = restart(desk, CALMER)  # every checksum holds
+    assert desk.store.verify()["rows"] == row.seq
+    session.on_slot(desk.snapshot(ROW + 3))
+    found = replay(desk.store)
+    assert not found.ok and (found.differences[0].seq, found.differences[0].path) == (row.seq, "state")
+
+
+BOOK, SYMBOL, SLEEVE = (Kills(who="ops", why="x", **k) for k in ({"book": True}, {"symbols": ("S03",)}, {"sleeves": ("carry",)}))
+
+
+@pytest.mark.parametrize(("kills", "latched"), [(BOOK, True), (BOOK, False), (SYMBOL, True), (SLEEVE, True)])
+def test_a_kill_outlives_an_adoption(tmp_path: Path, kills: Kills, latched: bool) -> None:
+    """Latched by a decision, or (of the book) thrown after one and still waiting: only an operator's release ends it."""
+    desk = desk_with_a_past(tmp_path)
+    asked = desk.snapshot(ROW + 3 if latched else ROW + 2, kills=kills)
+    d = desk.session.on_slot(asked)
+    assert "KILLED" in codes(d)
+    desk.fill(d)
+    adopt(desk.store, PortfolioIntegrator(BOLDER), who="ada", why="approval of May")
+    session = restart(desk, BOLDER)
+
+    def acts(d: SlotDecision) -> bool:
+        dead = d.exposures if kills.book else d.exposures[list(kills.symbols)] if kills.symbols else d.sleeve_weights[["carry"]]
+        return "KILLED" in codes(d) and bool((dead == 0.0).all()) and (d.status == "flat") == kills.book
+
+    d = session.on_slot(desk.snapshot(ROW + 4))
+    assert acts(d) and "ADOPTED" in codes(d) and adds(d) <= 1e-12
+    desk.fill(d)
+    session.acknowledge(who="bob", why="looks good")
+    d = session.on_slot(desk.snapshot(ROW + 5))
+    assert acts(d) and "ADOPTED" not in codes(d)
+    desk.fill(d)
+    d = session.on_slot(desk.snapshot(ROW + 6, operator=Operator(who="ops", why="over", release_kills=True)))
+    assert "KILLED" not in codes(d) and d.status == "ok" and replay(desk.store).ok
 
 
 @pytest.mark.parametrize(("case", "code"), [("nobody", "NO_OPERATOR"), ("same", "SAME_CONFIG"), ("past", "STATE_MISMATCH"),

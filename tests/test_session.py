@@ -575,6 +575,19 @@ def test_an_integrator_with_a_past_of_its_own(desk: Desk, tmp_path: Path) -> Non
         LiveSession(desk.store, past, desk.calendar)
 
 
+def test_a_flattened_book_comes_back_to_the_byte(desk: Desk) -> None:
+    """Whole numbers of the state stay whole: the journal of a restarted book has the hashes of one that ran on."""
+    desk.run(ROW, ROW)
+    desk.equity *= 0.8
+    d = desk.session.on_slot(desk.snapshot(ROW + 1))
+    assert d.numbers["governed_drawdown"] > 0.15 and (d.exposures == 0.0).all()
+    before = canonical(book_values(desk.session.state))
+    assert canonical(book_values(desk.restart().state)) == before
+    desk.fill(d)
+    desk.run(ROW + 2, ROW + 2)
+    assert replay(desk.store).ok
+
+
 def resume(desk: Desk, last: int) -> None:
     """What a daemon does after a start: positions from the broker (here: the fills the journal implies), then on."""
     asked = [(row, slot.name) for row in range(ROW, last + 1) for slot in desk.calendar.slots(DAYS[row])]

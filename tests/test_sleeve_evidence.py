@@ -12,7 +12,7 @@ from pil_research.config import PILConfig
 from pil_research.research.data import synthetic_panel
 from pil_research.research.ladder_inputs import record_trials
 from pil_research.research.ladder_result import panel_facts
-from pil_research.research.membership_walk import Case, MembershipWalk, walk_members
+from pil_research.research.membership_walk import Case, walk_members
 from pil_research.research.metrics import sharpe
 from pil_research.research.page import check_page
 from pil_research.research.panel import Panel
@@ -58,7 +58,7 @@ def study(panel: Panel) -> SleeveStudy:
     return sleeve_study(panel, CONFIG, 40, rehearsal_dates(panel, 1), n_draws=200)
 
 
-def same(walk: MembershipWalk, case: str, w: WalkForward) -> None:
+def same(walk: WalkForward, case: str, w: WalkForward) -> None:
     for name, lag in (("0", "lag0"), ("1", "lag1")):
         for table in ("returns", "gross_returns", "costs", "turnover", "gross_exposure", "ex_ante_vol"):
             a, b = getattr(walk, table)[f"{case}|{lag}"], getattr(w, table)[name]
@@ -98,7 +98,7 @@ def test_own_promotion_dates_stay(panel: Panel) -> None:
 
 @pytest.mark.parametrize("bad", [[], [Case(name="a"), Case(name="a")], [Case(name="a", absent=("nobody",))]])
 def test_bad_cases(panel: Panel, bad: list[Case]) -> None:
-    with pytest.raises(InputError, match="cases"):
+    with pytest.raises(InputError, match="at least one entry|name sleeves"):
         walk_members(panel, CONFIG, bad)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pil_research.live import SessionLimits, SlotDecision, replay
 from pil_research.stages.ladder import Plan, VehicleRouter, plan_vehicles
-from pil_research.types import Decision, Operator, Snapshot
+from pil_research.types import Decision, Kills, Operator, Snapshot
 from pil_research.vehicles import VehicleBook
 
 ROW = 220
@@ -195,6 +195,66 @@ def test_an_option_counts_at_its_delta_and_is_not_traded(tmp_path: Path) -> None
     assert all(o.vehicle != "S02" for o in c.orders)
 
 
+@pytest.mark.parametrize(("shares", "left"), [(0.0, 0.0), (3000.0, 0.0), (-2500.0, -2500.0), (-6000.0, -4000.0)])
+@pytest.mark.parametrize("how", ["kill", "symbol", "unwanted", "reduce_only"])
+def test_a_kill_beside_an_option_opens_nothing(tmp_path: Path, how: str, shares: float, left: float) -> None:
+    """100 calls are 4,000 shares: shares are sold, none is sold short, a hedge stays as far as it hedges, and it is said."""
+    desk = trader(tmp_path, 4e7, OPTION)
+    desk.run(ROW, ROW)
+    desk.positions["S00"], desk.positions["S02"], desk.positions["S03"] = shares, 100.0, 0.0
+    desk.session._at = desk.session._at._replace(expected=None)
+    quiet = tuple(replace(s, weights=s.weights.where(s.weights.index != "S00", 0.0)) for s in desk.snapshot(ROW + 1).sleeves or ())
+    told: dict[str, Any] = {"kill": {"kills": Kills(book=True, who="ada", why="x")},
+                            "symbol": {"kills": Kills(symbols=("S00",), who="ada", why="x")},
+                            "unwanted": {"sleeves": tuple(replace(s, weights=s.weights.where(~s.weights.index.isin(
+                                ["S00", "S01", "S02", "S03", "S04"]), 0.0)) for s in quiet)},
+                            "reduce_only": {"restricted": {"S00": "reduce_only"}}}[how]
+    for row in (ROW + 1, ROW + 2):
+        made = desk.snapshot(row, **told)
+        d = desk.session.on_slot(made)
+        assert d.status == ("flat" if how == "kill" else "ok"), [(r.code, r.message) for r in d.reasons]
+        check(d, made, OPTION)
+        now = d.exposures - d.trades
+        assert abs(d.exposures["S00"]) <= abs(now["S00"]) + 1e-9
+        end = after(desk.positions, d)
+        assert end["S00"] * max(shares, 0.0) >= 0.0 and min(shares, 0.0) <= end["S00"] <= max(shares, 0.0)
+        if how != "reduce_only":
+            alarm = [a for a in d.alarms if a.code == "OPTION_REMAINS"]
+            assert end["S00"] == left and (not alarm) == (d.exposures["S00"] == pytest.approx(0.0, abs=1e-12))
+            assert all(a.severity == "critical" and a.subject == "S00" for a in alarm)
+        if how == "kill":
+            assert (end.drop(["S00", "S02"]) == 0.0).all()
+        desk.fill(d)
+    assert replay(desk.store).ok
+
+
+def test_options_beyond_a_cap_are_an_alarm_and_the_others_go_on(tmp_path: Path) -> None:
+    """Calls worth 40 % of equity: nothing is sold short against them, the book stays within its caps otherwise."""
+    desk = trader(tmp_path, 4e6, OPTION)
+    desk.positions["S02"] = float(np.ceil(0.4 * 4e6 / (40.0 * PRICES.iloc[ROW - 1]["S00"])))
+    desk.session.acknowledge(who="ada", why="known positions")
+    desk.session._at = desk.session._at._replace(expected=None)
+    for row in range(ROW, ROW + 4):
+        made = desk.snapshot(row)
+        d = desk.session.on_slot(made)
+        assert d.status == "ok" and d.exposures["S00"] > 0.3, codes(d)
+        assert {"OPTION_REMAINS", "CAP_UNCURABLE"} <= {str(a.code) for a in d.alarms if a.subject == "S00"}
+        assert (after(desk.positions, d)[["S00", "S01", "S03", "S04"]] >= 0.0).all()
+        desk.fill(d)
+    assert d.exposures.drop("S00").abs().sum() > 0.1 and replay(desk.store).ok
+
+
+def test_an_option_never_makes_shares_worth_more_than_the_target() -> None:
+    """Long calls against a short target: the short is the target's, not the target's and the calls' together."""
+    router = VehicleRouter(GROUP, 1)
+    held = {"GLDC": 10.0}  # 500 shares
+    plan = plan_vehicles(router, "GLD", -0.10, QUOTES, 1e6, held)
+    shares = plan.held["GLD"]
+    assert shares == -np.floor(0.10 * 1e6 / 185.0) and plan.missed == pytest.approx(plan.exposure + 0.10) and plan.missed > 0.09
+    small = plan_vehicles(router, "GLD", 0.12, QUOTES, 1e6, held)
+    assert small.missed == 0.0 and small.held["GLD"] == np.floor((0.12 * 1e6 - 500 * 185.0) / 185.0)
+
+
 def test_a_negative_price_is_closed_in_the_right_direction(tmp_path: Path) -> None:
     """April 2020: a long contract at -37 is sold to close it, and its exposure has the sign of the position."""
     table = TABLE.assign(allows_nonpositive_price=True)
@@ -251,6 +311,7 @@ def test_a_plan_ends_between_zero_and_its_target(seed: int) -> None:
     plan = plan_vehicles(router, "GLD", target, QUOTES, equity, held, sessions_left=left, mandatory=must)
     size = {v.symbol: v.exposure(QUOTES[v.symbol], equity) for v in router.groups["GLD"]}
     start, end = (sum(q[s] * size[s] for s in QUOTES) for q in (held, plan.held))
+    beside, after_ = (sum(q[s] * size[s] for s in QUOTES if s != "GLDC") for q in (held, plan.held))
     assert plan.exposure == pytest.approx(end, abs=1e-12) and plan.held["GLDC"] == held["GLDC"]
     assert all(float(q).is_integer() for q in plan.held.values())
     moved = {o.vehicle: o.quantity * (1 if o.side == "buy" else -1) for o in plan.orders}
@@ -259,7 +320,15 @@ def test_a_plan_ends_between_zero_and_its_target(seed: int) -> None:
     assert abs(end - target) <= max(abs(start - target), lot) + 1e-9
     if must and plan.orders and held["GLDC"] == 0.0:
         assert end * target >= -1e-9 and abs(end) <= abs(target) + 1e-9
-    chosen = router.choose("GLD", target, QUOTES, equity)
+    low, high = min(0.0, target, beside), max(0.0, target, beside)
+    assert low - 1e-9 <= after_ <= high + 1e-9  # beside an option nothing is opened that the target does not ask for
+    assert plan.missed == 0.0 or (held["GLDC"] != 0.0 and plan.missed == pytest.approx(end - target))
+    goal = target if held["GLDC"] == 0.0 else float(np.clip(target - held["GLDC"] * size["GLDC"], low, high))
+    if held["GLDC"] != 0.0:
+        assert abs(end - target) <= abs(start - target) + 1e-9  # never further from the target than before
+        if abs(goal - (target - held["GLDC"] * size["GLDC"])) > 1e-9:
+            assert plan.missed != 0.0
+    chosen = router.choose("GLD", goal, QUOTES, equity)
     for s in moved:  # off-vehicle holdings only come down
         if chosen is None or s != chosen.symbol:
             assert abs(plan.held[s]) <= abs(held[s]) and plan.held[s] * held[s] >= 0.0

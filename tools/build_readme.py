@@ -6,6 +6,7 @@ are refused: pictures of the README are files under docs/img.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def hidden(cell: nbformat.NotebookNode) -> bool:
     """True for a cell that does not belong on the page."""
     first = cell.source.lstrip().split("\n", 1)[0].replace(" ", "")
     return cell.cell_type == "code" and first.startswith(("#|hide", "#|default_exp"))
+
+
+def _with_files(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The block below a `<!-- file: PATH -->` line is that file."""
+    def block(found: re.Match[str]) -> str:
+        return f"{found[1]}{(ROOT / found[2]).read_text(encoding='utf-8').rstrip()}\n```"
+    if cell.cell_type == "markdown":
+        cell.source = re.sub(r"(<!-- file: (\S+) -->\n```python\n).*?\n```", block, cell.source, flags=re.S)
+    return cell
 
 
 def readme(source: Path) -> str:
@@ -37,6 +47,7 @@ def readme(source: Path) -> str:
             cell.source = cell.source.replace("](../", "](")
     nb.cells = [c for c in nb.cells if c.source.strip()]
     nb.metadata["language_info"] = {"name": "python"}
+    nb.cells = [_with_files(c) for c in nb.cells]
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources.get("outputs"):
         raise SystemExit(f"{source.name} holds figures ({', '.join(resources['outputs'])}); keep the index free of plots")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ from .minvar import min_variance, min_variance_rows
 from .nco import herc, herc_rows, nco, nco_rows
 from .simple import (
     FAULTS, FloatArray, as_matrix_stack, covariance_faults, equal_weight, inverse_vol, inverse_vol_rows)
+from ..extensions import ALLOCATOR_GROUP, PREFIX, extension_rows, load_extension
 from ..types import InputError
 
 # %% auto #0
@@ -45,6 +47,11 @@ _ROWS: Mapping[str, Allocator] = MappingProxyType({
 _DIAGONAL_ONLY = frozenset({"inverse_vol", "equal"})  # these judge their own, smaller input
 
 
+def _rows_of(method: str) -> Allocator:
+    """The function of (B, K, K) behind a name."""
+    return partial(extension_rows, method.removeprefix(PREFIX)) if method.startswith(PREFIX) else _ROWS[method]
+
+
 def ladder(method: str) -> tuple[str, ...]:
     """The rungs tried for `method`, first to last: itself, then whatever is below it.
 
@@ -52,7 +59,12 @@ def ladder(method: str) -> tuple[str, ...]:
     ------
     InputError
         ``UNKNOWN_METHOD`` if `method` is not a key of ``ALLOCATORS``.
+    ConfigError
+        ``UNKNOWN_EXTENSION, DUPLICATE_EXTENSION, BAD_EXTENSION`` if an ``ext:NAME`` cannot be had.
     """
+    if str(method).startswith(PREFIX):
+        load_extension(ALLOCATOR_GROUP, method.removeprefix(PREFIX))
+        return (method, *LADDER)
     if method not in ALLOCATORS:
         near = difflib.get_close_matches(str(method), ALLOCATORS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -75,7 +87,7 @@ def _accept_all(weights: FloatArray) -> bool:
     off, count = np.abs(np.add.reduce(weights, axis=-1) - 1.0), np.count_nonzero
     if count(np.isfinite(off)) < off.size:
         return False
-    return count(off <= _SUM_ERROR) == off.size and count(weights >= 0.0) == weights.size
+    return bool(count(off <= _SUM_ERROR) == off.size and count(weights >= 0.0) == weights.size)
 
 
 def _try_rung(name: str, cov: FloatArray, faults: NDArray[np.intp], options: Mapping[str, Any]) -> FloatArray:
@@ -83,9 +95,9 @@ def _try_rung(name: str, cov: FloatArray, faults: NDArray[np.intp], options: Map
     usable = np.ones(len(cov), dtype=bool) if name in _DIAGONAL_ONLY else faults == 0
     weights = np.full(cov.shape[:-1], np.nan)
     if usable.all():
-        weights = _ROWS[name](cov, **options)
+        weights = _rows_of(name)(cov, **options)
     elif usable.any():
-        weights[usable] = _ROWS[name](cov[usable], **options)
+        weights[usable] = _rows_of(name)(cov[usable], **options)
     return weights
 
 
@@ -94,7 +106,7 @@ def _walk(cov: FloatArray, method: str, options: Mapping[str, Any]) -> tuple[Flo
     rungs = ladder(method)
     faults = covariance_faults(cov)
     if not np.count_nonzero(faults):  # as a rule the first rung answers every row
-        answer = _ROWS[method](cov, **options)
+        answer = _rows_of(method)(cov, **options)
         if _accept_all(answer):
             return answer, faults
     weights = np.full(cov.shape[:-1], np.nan)

@@ -16,10 +16,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from . import complain, say
-from ..types import InputError, Operator
+if TYPE_CHECKING:
+    from pil_research.types import InputError, Operator
 
 # %% auto #0
 __all__ = ['HELP', 'ACTIONS', 'options', 'load_panel_of', 'read_flows', 'paced', 'Metrics', 'run']
@@ -53,6 +54,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 # %% ../../nbs/60f_paper_command.ipynb #82ca7985
 def _bad(message: str, field: str, value: object, limit: str) -> InputError:
+    from pil_research.types import InputError
+
     return InputError(message, code="BAD_PARAMETER", field=field, value=value, limit=limit)
 
 
@@ -139,6 +142,8 @@ class Metrics:
         try:
             client: Any = import_module("prometheus_client")
         except ModuleNotFoundError as e:
+            from pil_research.types import InputError
+
             raise InputError("--metrics needs the package prometheus_client; install the live extra: "
                              "pip install 'pil_research[live]'", code="EXTRA_MISSING", field="metrics", value=port) from e
         self.registry = client.CollectorRegistry()
@@ -193,6 +198,8 @@ def _operator(given: list[str] | None, session: Any) -> Operator | None:
     """Journal an acknowledgement; the other actions travel in the next snapshot."""
     if given is None:
         return None
+    from pil_research.types import Operator
+
     action, who, why = given
     if action not in ACTIONS:
         raise _bad(f"--operator must be one of {', '.join(ACTIONS)}, got {action!r}; then who and why", "operator", action,

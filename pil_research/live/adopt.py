@@ -18,7 +18,7 @@ from .store import StateStore
 from ..types import BookState, InputError, StateError
 
 # %% auto #0
-__all__ = ['carry_over', 'changed_keys', 'need_operator', 'adopt']
+__all__ = ['carry_over', 'changed_keys', 'need_operator', 'adopt', 'acknowledge']
 
 # %% ../../nbs/32f_adopt.ipynb #e1780505
 def carry_over(state: BookState, fingerprint: str) -> BookState:
@@ -100,3 +100,49 @@ def _config_before(store: StateStore) -> Mapping[str, Any]:
     row = store.last("decision", "adopt")
     found: Mapping[str, Any] = {} if row is None else parse(store.blob(row.payload["config"]))
     return found
+
+# %% ../../nbs/32f_adopt.ipynb #a1c70002
+def acknowledge(store: StateStore, *, who: str, why: str,
+                state: Mapping[str, Any] | None = None) -> tuple[Row, SessionMemory]:
+    """Journal that a person has looked, and end what waited for that.
+
+    Parameters
+    ----------
+    store : StateStore
+        Open for writing.
+    who, why : str
+        Kept in the journal.
+    state : mapping, optional
+        What a session holds when the store has none yet; its book and memory as plain values.
+
+    Raises
+    ------
+    InputError
+        ``NO_OPERATOR``; ``ADOPTION_UNSEEN``: the adopted configuration has not decided yet; ``NOTHING_TO_ACKNOWLEDGE``: the
+        store is empty.
+    """
+    need_operator(who, why)
+    now = store.state if state is None else state
+    if now is None:
+        raise InputError("the store is empty, so there is nothing to acknowledge; start the daemon", field="store",
+                         code="NOTHING_TO_ACKNOWLEDGE", value=store.seq)
+    old = SessionMemory.from_dict(now["memory"])
+    seen = _adoption_seen(store, old)
+    if old.adopting and not seen and not (old.halted or old.reducing or old.breaks or old.universe):
+        raise InputError("the adopted configuration has not decided yet; look at a decision of it first, then confirm",
+                         code="ADOPTION_UNSEEN", field="adopting", value=old.adopting)
+    memory = replace(old, halted=False, reducing=False, holds=0, held_slot="", breaks={}, universe=(),
+                     adopting="" if seen else old.adopting)
+    ended = {"halted": old.halted, "reducing": old.reducing, "breaks": sorted(old.breaks),
+             "adopting": old.adopting if seen else ""}
+    row = store.commit(Entry("operator", f"operator-{store.seq + 1}", old.session, "", {"who": who, "why": why, "ended": ended}),
+                       {"book": now["book"], "memory": asdict(memory)})
+    return row, memory
+
+
+def _adoption_seen(store: StateStore, memory: SessionMemory) -> bool:
+    """Whether the adopted configuration has made a decision since."""
+    if not memory.adopting:
+        return False
+    decided, adopted = store.last("decision"), store.last("adopt")
+    return decided is not None and adopted is not None and decided.seq > adopted.seq

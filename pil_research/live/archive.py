@@ -223,7 +223,7 @@ def split_decision(shelf: _Shelf, decision: Mapping[str, Any]) -> tuple[dict[str
             parts[table], light[table] = shelf.put(pack(np.array(values, dtype=np.float64))), None
     return light, parts
 
-
+# %% ../../nbs/30c_archive.ipynb #9a6ff6af
 def _decision_record(self: Archive, shelf: _Shelf, d: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
     index = d.exposures.index
     if any(getattr(d, t).index is not index for t in (*_TABLES, "trades")):

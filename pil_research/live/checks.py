@@ -19,7 +19,7 @@ from ..config import PILConfig
 from ..estimate import History
 from .archive import visible_rows
 from .calendar import SlotCalendar
-from ..types import Decision, InvariantError, Kills, Order, Snapshot
+from ..types import AlarmCode, Decision, InvariantError, Kills, Order, Snapshot
 
 Floats = NDArray[np.float64]
 
@@ -177,12 +177,12 @@ def expected_positions(positions: pd.Series | None, orders: Iterable[Order]) -> 
 
 def position_breaks(expected: Mapping[str, Interval], positions: pd.Series | None, tolerance: float) -> dict[str, Interval]:
     """Symbols whose quantity is outside its interval, with the interval; a quantity that is not finite is outside."""
-    held = _quantities(positions)
+    held, flat = _quantities(positions), (0.0, 0.0)
+    odd = [n for n, q in held.items() if not (w := expected.get(n, flat))[0] <= q <= w[1]]
+    odd += [n for n, (low, high) in expected.items() if n not in held and not low <= 0.0 <= high]
     out: dict[str, Interval] = {}
-    for name in sorted({*expected, *held}):
-        (low, high), q = expected.get(name, (0.0, 0.0)), held.get(name, 0.0)
-        if low <= q <= high:
-            continue
+    for name in sorted(odd):
+        (low, high), q = expected.get(name, flat), held.get(name, 0.0)
         slack = tolerance * (1.0 + abs(low) + abs(high))
         if not low - slack <= q <= high + slack:
             out[name] = (low, high)
@@ -200,7 +200,7 @@ def universe_of(s: Snapshot) -> tuple[str, ...]:
     """Symbols that can be worked with: in the returns, and priced where prices were given."""
     h = s.asset_returns
     names = h.symbols if isinstance(h, History) else tuple(str(c) for c in h.columns)
-    if s.prices is None:
+    if s.prices is None or (np.isfinite(s.prices.to_numpy(dtype=float)).all() and s.prices.index.tolist() == list(names)):
         return tuple(names)
     priced = {str(k) for k, ok in zip(s.prices.index, np.isfinite(s.prices.to_numpy(dtype=float)), strict=True) if ok}
     return tuple(n for n in names if n in priced)
@@ -268,7 +268,7 @@ def check_last_line(d: Decision, config: PILConfig, duties: Duties) -> None:
     now = e - trade
     added = added_exposure(now, e)
     _check_caps(d, config, e, added)
-    _check_duties(index, e, trade, added, duties)
+    _check_duties(index, e, trade, added, duties, d)
     for o in d.orders:
         if not (o.side in ("buy", "sell") and 0.0 <= o.quantity < math.inf):
             raise _broken("an order has no side or no finite quantity", o.symbol, o.quantity)
@@ -289,7 +289,7 @@ def _check_caps(d: Decision, config: PILConfig, e: Floats, added: Floats) -> Non
         raise _broken("the book adds risk above its gross cap", value=float(np.abs(e).sum()), limit=gross)
 
 
-def _check_duties(index: pd.Index, e: Floats, trade: Floats, added: Floats, duties: Duties) -> None:
+def _check_duties(index: pd.Index, e: Floats, trade: Floats, added: Floats, duties: Duties, d: Decision) -> None:
     """Kills close or leave alone; reduce-only names add nothing; a no-trade name does not trade."""
     if duties.all_reduce_only and not added.max(initial=0.0) <= 1e-9:
         raise _broken("the book adds risk while it holds", value=float(added.max()), limit=0.0)
@@ -305,6 +305,8 @@ def _check_duties(index: pd.Index, e: Floats, trade: Floats, added: Floats, duti
     if duties.kills is not None:
         named = {*duties.kills.symbols, *(duties.wrappers.get(k, k) for k in duties.kills.symbols)}
         dead = np.array([duties.kills.book or s in named for s in names], dtype=bool)
-        open_ = dead & (((np.abs(trade) > 1e-9) & (e != 0.0) & ~frozen) | (added > 1e-9))
+        options = {a.subject for a in d.alarms if a.code == AlarmCode.OPTION_REMAINS}  # what no order can close
+        fixed = frozen | np.array([s in options for s in names], dtype=bool)
+        open_ = dead & (((np.abs(trade) > 1e-9) & (e != 0.0) & ~fixed) | (added > 1e-9))
         if open_.any():
             raise _broken("a killed symbol is traded but not closed", _first(index, open_))

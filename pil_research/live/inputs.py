@@ -163,6 +163,8 @@ def _without_sleeves(self: LiveSession, s: Snapshot, given: Snapshot) -> Snapsho
 
 
 def _check_universe(self: LiveSession, universe: tuple[str, ...]) -> tuple[bool, list[Reason]]:
+    if universe == self._at.universe:
+        return False, []
     share, gone, come = universe_loss(self._at.universe, universe)
     if not gone and not come:
         return False, []

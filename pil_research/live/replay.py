@@ -67,7 +67,7 @@ def _dollars(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
 
 _FIRST = ("exposures", "trades", "sleeve_weights")
 
-
+# %% ../../nbs/34_replay.ipynb #01cf71a2
 def _as_format_1(stored: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
     """Without what version 2 added: new numbers and notes, and attributions that add up."""
     notes = {s["name"]: set(s["notes"]) for s in stored["stages"]}

@@ -22,12 +22,12 @@ from .checks import (Duties, Reason, ReasonCode, SessionLimits, added_exposure, 
                                       expected_positions, limit_breaches)
 from .inputs import Prepared, asked_hash, check_order, everything, need_slot, prepare, restrict, standing
 from .journal import Entry, Row
-from .adopt import need_operator
+from .adopt import acknowledge
 from .kills import merge_kills, read_kills
 from .memory import Loaded, SessionMemory, SlotDecision, book_values, load_session, slot_decision
 from .payload import canonical, joined, sha
 from .store import StateStore
-from ..types import BookState, Decision, InputError, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
+from ..types import BookState, Decision, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
 
 # %% auto #0
 __all__ = ['LiveSession']
@@ -90,10 +90,7 @@ class LiveSession:
     def acknowledge(self, *, who: str, why: str) -> Row:
         """An operator has looked: end a halt, a reduction, position breaks, a lost universe, and the wait after `adopt`.
 
-        Raises
-        ------
-        InputError
-            ``NO_OPERATOR``, or ``ADOPTION_UNSEEN``: the adopted configuration has not decided yet.
+        InputError ``NO_OPERATOR``, or ``ADOPTION_UNSEEN``: the adopted configuration has not decided yet.
         """
         return _acknowledge(self, who, why)
 
@@ -320,25 +317,9 @@ def _decide(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp
 
 
 def _acknowledge(self: LiveSession, who: str, why: str) -> Row:
-    need_operator(who, why)
-    old, seen = self.memory, _adoption_seen(self)
-    if old.adopting and not seen and not (old.halted or old.reducing or old.breaks or old.universe):
-        raise InputError("the adopted configuration has not decided yet; look at a decision of it first, then confirm",
-                         code="ADOPTION_UNSEEN", field="adopting", value=old.adopting)
-    memory = replace(old, halted=False, reducing=False, holds=0, held_slot="", breaks={}, universe=(),
-                     adopting="" if seen else old.adopting)
-    payload = {"who": who, "why": why, "ended": {"halted": old.halted, "reducing": old.reducing, "breaks": sorted(old.breaks),
-                                                 "adopting": old.adopting if seen else ""}}
-    row = self.store.commit(Entry("operator", f"operator-{self.store.seq + 1}", old.session, "", payload),
-                            {"book": book_values(self._at.state), "memory": asdict(memory)})
+    old = self.memory
+    row, memory = acknowledge(self.store, who=who, why=why,
+                              state={"book": book_values(self._at.state), "memory": asdict(old)})
     self._at = self._at._replace(memory=memory, expected=None if old.breaks else self._at.expected,
                                  universe=() if old.universe else self._at.universe)
     return row
-
-
-def _adoption_seen(self: LiveSession) -> bool:
-    """Whether the adopted configuration has made a decision since."""
-    if not self.memory.adopting:
-        return False
-    decided, adopted = self.store.last("decision"), self.store.last("adopt")
-    return decided is not None and adopted is not None and decided.seq > adopted.seq

@@ -198,7 +198,7 @@ class Drill(NamedTuple):
         return {"store": self.store, "rows": self.rows, "seed": self.seed, "untouched": self.untouched, "ok": self.ok,
                 "lines": [x._asdict() for x in self.lines]}
 
-
+# %% ../../nbs/36_drill.ipynb #3278531d
 def drill(path: str | Path | None = None, counts: Mapping[str, int] | None = None, *, seed: int = 0,
           say: Callable[[Line], None] | None = None) -> Drill:
     """Run every kind of fault.
@@ -235,7 +235,7 @@ def drill(path: str | Path | None = None, counts: Mapping[str, int] | None = Non
         untouched = None if given is None else file_marks(given) == before
     return Drill("new" if given is None else given.name, rows, seed, untouched, tuple(lines))
 
-
+# %% ../../nbs/36_drill.ipynb #b50d637a
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     for kind, n in counts.items():
         if kind not in KINDS:

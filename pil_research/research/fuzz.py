@@ -115,7 +115,7 @@ def fuzz_case(seed: int, pool: Sequence[Witness] | None = None) -> FuzzCase:
         faults += names
     return FuzzCase(seed, base, changes, stored, tuple(ask), tuple(faults))
 
-
+# %% ../../nbs/36d_fuzz.ipynb #ca3f3578
 def _spoilt(world: World, row: int, names: Sequence[str], seed: int) -> Callable[[], Snapshot]:
     def make() -> Snapshot:
         rng, made = np.random.default_rng(seed), world.snapshot(row)

@@ -16,6 +16,8 @@ import pandas as pd
 
 from .. import __version__
 from ..approval import TIME, open_approval
+from .data_check import PAGE, data_check_html, logged_warnings, matching_record, rule_table
+from .changes import moved_checks, what_differs
 from .page import SIGNS, number, page_html, section_html, text, verdict_html
 from .report import SCHEMA as RUN_SCHEMA, damage_of, newest_runs, read_runs
 from .templates import TEMPLATES
@@ -24,16 +26,13 @@ from .verdict import Verdict, coded_html, judge, verdict_table_html
 from ..types import PilError
 
 # %% auto #0
-__all__ = ['OWN_DATA', 'ACTIONS', 'moved_numbers', 'alarms_of', 'approval_state', 'index_html', 'index_json', 'build_index']
+__all__ = ['OWN_DATA', 'ACTIONS', 'Checked', 'moved_numbers', 'alarms_of', 'approval_state', 'checked_data', 'check_summary',
+           'index_html', 'index_json', 'build_index']
 
 # %% ../../nbs/59e_index.ipynb #22a5e232
 def _why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    parts = {"data": now["data"].get("hash") != before["data"].get("hash"),
-             "configuration": now["config_hash"] != before["config_hash"],
-             "code": (now["code"].get("source"), now["code"].get("git")) != (before["code"].get("source"),
-                                                                             before["code"].get("git")),
-             "parameters": now["params"] != before["params"]}
-    return "other " + ", ".join(k for k, differs in parts.items() if differs) if any(parts.values()) else "nothing that was asked"
+    differs = what_differs(now, before)
+    return "other " + ", ".join(differs) if differs else "nothing that was asked"
 
 
 def moved_numbers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -43,15 +42,7 @@ def moved_numbers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         runs = [r for r in found if r["report"] == report and not r.get("damaged")][:2]
         if len(runs) < 2:
             continue
-        now, before = runs
-        old = {c["id"]: c for c in before["checks"]}
-        for c in now["checks"]:
-            was = old.get(c["id"])
-            if was is not None and (was["value"] != c["value"] or was["status"] != c["status"]):
-                known = was["value"] is not None and c["value"] is not None
-                rows.append({"report": report, "check": c["id"], "before": was["value"], "now": c["value"],
-                             "change": c["value"] - was["value"] if known else None, "was": was["status"], "is": c["status"],
-                             "differs": _why(now, before)})
+        rows += [{"report": report, **r, "differs": _why(*runs)} for r in moved_checks(*runs)]
     return pd.DataFrame(rows, columns=["report", "check", "before", "now", "change", "was", "is", "differs"])
 
 # %% ../../nbs/59e_index.ipynb #6376380f
@@ -154,6 +145,39 @@ def _small_print(verdict: Verdict, approval: str) -> str:
     return f"{what}trials in the ledger: {verdict.ledger.get('count')} · approval: {approval} · judged {verdict.judged}"
 
 
+Checked = tuple[dict[str, Any], dict[str, list[str]], list[str]]
+
+
+def checked_data(found: Sequence[Mapping[str, Any]], root: Path) -> Checked | None:
+    """The data check of the newest runs' panel, their warnings with the reports that carry them, and logged warnings."""
+    latest = [r for r in newest_runs(found).values() if r["report"] not in OWN_DATA and r["data"].get("name")]
+    record = matching_record(root, latest[0]["data"]) if latest else None
+    if record is None:
+        return None
+    warned: dict[str, list[str]] = {}
+    for run in latest:
+        for line in run["warnings"]:
+            warned.setdefault(str(line), []).append(str(run["report"]))
+    return record, warned, logged_warnings(root)
+
+
+def check_summary(checked: Checked | None) -> dict[str, Any] | None:
+    """Name, findings, rules and warnings without a rule."""
+    if checked is None:
+        return None
+    rules = [{k: r[k] for k in ("stage", "code", "severity", "findings")} for r in rule_table(checked[0])]
+    return {"name": checked[0]["name"], "findings": len(checked[0]["findings"]), "rules": rules, "without_rule": checked[2]}
+
+
+def _data_line(checked: Checked | None) -> str:
+    """A sentence and a link."""
+    if checked is None:
+        return ""
+    n, loose = len(checked[0]["findings"]), len(checked[2])
+    return (f'<p>Data: <a href="{PAGE}">{n:,} findings in the raw files and the panel</a>, each with the rule '
+            f'that was applied; {loose or "no"} warning{"" if loose == 1 else "s"} without one.</p>')
+
+
 def index_html(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path, now: datetime) -> str:
     """The whole page."""
     latest, approval = newest_runs(found), approval_state(root, now)
@@ -167,7 +191,8 @@ def index_html(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path,
         verdict_html(verdict.word, verdict.headline, ACTIONS[verdict.action], _small_print(verdict, approval)),
         verdict_table_html(verdict, caption="Gates. Five decide about HRP, the last about 1/N-risk (SPEC 7). DSR at the present "
                            "trial count."),
-        section_html("Reports", _runs_table(newest, "Newest run of each report. A star: uncommitted changes in the code.")),
+        section_html("Reports", _runs_table(newest, "Newest run of each report. A star: uncommitted changes in the code."),
+                     _data_line(checked_data(found, root))),
         section_html("What a reader should know", notes) if notes else "", _moved_section(moved_numbers(found)),
         section_html("Last runs", _runs_table(last, "The last 20 complete runs, newest first."), folded=True),
         chapter_html(verdict, latest, approval),
@@ -182,6 +207,7 @@ def index_json(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path,
     latest, approval = newest_runs(found), approval_state(root, now)
     return {"schema": "pil.index/2", "built": now.strftime(TIME), "verdict": verdict.to_dict(),
             "alarms": alarms_of(verdict, latest, root), "approval": approval,
+            "data_check": check_summary(checked_data(found, root)),
             "runs": [{**{k: r.get(k) for k in keys}, "data_hash": r["data"].get("hash")} for r in found],
             "moved": moved.where(moved.notna(), None).to_dict("records"),
             "evidence": [vars(r) for r in pillar_rows(verdict, latest, approval)]}
@@ -199,6 +225,8 @@ def build_index(runs: str | Path, *, now: datetime | None = None) -> Path:
     root, moment = Path(runs), (now or datetime.now(UTC)).astimezone(UTC)
     root.mkdir(parents=True, exist_ok=True)
     found, verdict = read_runs(root), judge(root, now=moment)
+    if (checked := checked_data(found, root)) is not None:
+        _replace(root / PAGE, data_check_html(*checked))
     _replace(root / "index.json", json.dumps(index_json(verdict, found, root, moment), indent=1, allow_nan=False))
     _replace(root / "index.html", index_html(verdict, found, root, moment))
     return root / "index.html"

@@ -15,6 +15,7 @@ from ..config import PILConfig
 from .data import default_panel, load_panel, synthetic_panel
 from .ladder_study import LadderStudy, ladder_study
 from .panel import Panel
+from .panel_source import panel_source, source_panel
 from .regime import RegimeDetector
 from .trials import Trial, TrialLedger, default_ledger
 
@@ -30,14 +31,15 @@ def load_data(parameters: Mapping[str, Any]) -> Panel:
     InputError
         The folder has defects, the wheel is absent, or the period is empty.
     """
-    kind, end = str(parameters.get("data", "default")), parameters.get("end") or None
+    start, end = parameters.get("start") or None, parameters.get("end") or None
+    source = panel_source(str(parameters.get("data", "default")))
     with tqdm(total=2, desc="data", unit="part") as bar:
-        if kind == "default":
+        if source.folder is None and source.kind == "default":
             panel = default_panel(parameters.get("markets", "default"), str(parameters.get("start", "1990-01-01")), end)
-        elif kind == "synthetic":
+        elif source.folder is None:
             panel = synthetic_panel(int(parameters.get("seed", 7)))
         else:
-            panel = load_panel(kind).select(start=parameters.get("start") or None, end=end)
+            panel = (source_panel(source) if source.raw else load_panel(source.folder)).select(start=start, end=end)
         bar.update()
         panel = panel if panel.regime is not None else with_regime(panel)
         bar.update()

@@ -5,31 +5,17 @@
 # %% ../../nbs/46b_membership_walk.ipynb #8a1a457b
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
-from ..base_weights import Bases, BaseWeights
 from ..config import PILConfig
-from ..estimate import CovarianceSet, EstimateSettings, Estimator, estimate, precompute
 from .panel import Panel
-from .panel_arrays import CarryCosts, PanelArrays, holding_cost, panel_arrays, session_range
-from .walk_forward import first_session
-from ..stages.sleeves import OBS_ABSENT
-from ..stages.turnover import cost_of, cost_terms
-from ..step import StepDecision, StepInputs, initial_state, stack_configs, step
+from .walk_forward import Track, WalkForward, run_tracks
 from ..types import InputError
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'TABLES', 'Case', 'case_codes', 'MembershipWalk', 'walk_members']
+__all__ = ['TABLES', 'Case', 'walk_members']
 
 # %% ../../nbs/46b_membership_walk.ipynb #a189b1ae
 @dataclass(frozen=True, kw_only=True)
@@ -40,136 +26,12 @@ class Case:
     absent: tuple[str, ...] = ()
     promoted: Mapping[str, Any] = field(default_factory=dict)
 
-
-def _check_cases(cases: Sequence[Case], ids: Sequence[str]) -> None:
-    if not cases or len({c.name for c in cases}) != len(cases):
-        raise InputError("cases need at least one entry and different names", code="DUPLICATE_TRACK", field="cases",
-                         value=[c.name for c in cases][:10])
-    unknown = sorted({s for c in cases for s in (*c.absent, *c.promoted)} - set(ids))
-    if unknown:
-        raise InputError(f"cases must name sleeves of the panel {list(ids)}, got {unknown[0]!r}", code="UNKNOWN_SLEEVE",
-                         field="cases", subject=unknown[0], value=unknown, limit=tuple(ids))
-
-
-def case_codes(arrays: PanelArrays, dates: pd.DatetimeIndex, case: Case) -> tuple[NDArray[np.int8], Floats]:
-    """Forced observation codes and sessions since promotion (T, K): the panel's own with the case laid over."""
-    codes, days = arrays.observed.copy(), arrays.days.copy()
-    position = {s: j for j, s in enumerate(arrays.history.sleeve_ids)}
-    for s in case.absent:
-        codes[:, position[s]] = OBS_ABSENT
-    for s, when in case.promoted.items():
-        start = int(dates.searchsorted(pd.Timestamp(when)))
-        codes[:start, position[s]] = OBS_ABSENT
-        days[:, position[s]] = np.arange(len(dates)) - start
-    return codes, days
-
-# %% ../../nbs/46b_membership_walk.ipynb #a2bafa5e
-class _CaseBases:
-    """Base weights of every track at a row, from tables by set of absentees."""
-
-    def __init__(self, est: Estimator, config: PILConfig, codes: NDArray[np.int8], row: int, known: Bools) -> None:
-        sets = [CovarianceSet.of(config)]
-        gone = codes[row + 1:] >= 0  # (rows, C, K), of the sessions that read row, row + 1, ...
-        patterns, place = np.unique(gone.reshape(-1, gone.shape[-1]), axis=0, return_inverse=True)
-        self.first, self.place = row, place.reshape(gone.shape[:2])
-        member = np.isfinite(est.rows("vol")[row:]) & known[row:]
-        self.tables = [BaseWeights(est, [config], sets) for _ in patterns]
-        for table, pattern in zip(self.tables, patterns, strict=True):
-            precompute(est, row, member & ~pattern)
-            table.precompute(row, member & ~pattern)
-
-    def at(self, row: int, active: Bools) -> Bases:
-        """As `BaseWeights.at`; pair and correlation are those of the first track."""
-        found: dict[tuple[int, bytes], Bases] = {}
-        parts = []
-        for i, table in enumerate(self.place[row - self.first]):
-            key = (int(table), active[i].tobytes())
-            if key not in found:
-                found[key] = self.tables[key[0]].at(row, active[i:i + 1])
-            parts.append(found[key])
-        return Bases(np.concatenate([p.weights for p in parts]), np.concatenate([p.rung for p in parts]),
-                     np.concatenate([p.erc for p in parts]), np.concatenate([p.rho for p in parts]), parts[0].pair,
-                     parts[0].correlation)
-
-# %% ../../nbs/46b_membership_walk.ipynb #94110e64
-TABLES = ("returns", "gross_returns", "costs", "turnover", "gross_exposure", "ex_ante_vol")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MembershipWalk:
-    """Session x track tables, tracks named ``case|lag0``; `weights` by track, session x sleeve, after the ramp."""
-
-    dates: pd.DatetimeIndex
-    names: tuple[str, ...]
-    returns: pd.DataFrame
-    gross_returns: pd.DataFrame
-    costs: pd.DataFrame
-    turnover: pd.DataFrame
-    gross_exposure: pd.DataFrame
-    ex_ante_vol: pd.DataFrame
-    weights: Mapping[str, pd.DataFrame]
-
-# %% ../../nbs/46b_membership_walk.ipynb #969fe318
-class _Walk:
-    """Tracks, their state and their record."""
-
-    def __init__(self, panel: Panel, config: PILConfig, cases: Sequence[Case], lags: Sequence[int], account: float,
-                 carry: CarryCosts) -> None:
-        self.q, self.carry = panel_arrays(panel), carry
-        self.names = tuple(f"{c.name}|lag{lag}" for lag in lags for c in cases)
-        own = [case_codes(self.q, panel.dates, c) for c in cases] * len(lags)
-        self.codes, self.days = np.stack([c for c, _ in own], axis=1), np.stack([d for _, d in own], axis=1)
-        self.lagged = np.repeat(np.array([lag == 1 for lag in lags]), len(cases))
-        n, k, m = len(self.names), len(panel.sleeve_ids), len(panel.symbols)
-        self.est = Estimator(self.q.history, EstimateSettings.of(config), [CovarianceSet.of(config)])
-        self.params = stack_configs([config] * n)
-        self.impact = self.q.market.impact * self.params.turnover.impact[:, None]
-        self.weekly = config.allocation.cadence == "weekly"
-        self.state, self.equity, self.held = initial_state(n, k, m, account), np.full(n, float(account)), np.zeros((n, m))
-        self.record: dict[str, list[Floats]] = {name: [] for name in (*TABLES, "ramped")}
-
-    def inputs(self, t: int, first: int, bases: _CaseBases) -> StepInputs:
-        """Inputs of session `t`, from row `t` - 1."""
-        q, row = self.q, t - 1
-        market, est, forced = q.market, estimate(self.est, row), self.codes[t]
-        week = t == first or q.weeks[row] != q.weeks[t]
-        costs = cost_terms(half_spread=q.half_spread[row], fee=q.fee[row], impact=self.impact, daily_vol=est.risk.sd,
-                           adv=market.adv, assumed_impact=market.assumed_impact)
-        return StepInputs(
-            session=t, new_session=True, allocate=np.full(len(self.names), week or not self.weekly), estimates=est,
-            observed=np.where(forced >= 0, forced, est.observed), bases=lambda a: bases.at(row, a), equity=self.equity,
-            flow=np.zeros(len(self.names)), exposures_now=self.held, roles=q.roles, capacity=q.capacity, days=self.days[t],
-            regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]), clusters=market.clusters,
-            half_spread=q.half_spread[row], fee=q.fee[row], impact=self.impact, adv=market.adv,
-            assumed_impact=market.assumed_impact, costs=costs, primary=market.primary, multiple=market.multiple,
-            fixed_tier=True, quiet=True)
-
-    def day(self, t: int, first: int, bases: _CaseBases) -> None:
-        """Decide, trade, earn, pay, drift."""
-        x = self.inputs(t, first, bases)
-        decision, self.state = step(self.params, self.state, x)
-        target, delta = decision.exposures, decision.exposures - self.held
-        earning = np.where(self.lagged[:, None], self.held, target)
-        ret = np.nan_to_num(self.q.history.returns[t], nan=0.0)
-        traded = cost_of(delta, self.equity, x.costs).sum(axis=-1) if x.costs is not None else np.zeros(len(self.names))
-        costs = traded + holding_cost(earning, funded=self.q.market.funded, half_spread=x.half_spread, fee=x.fee,
-                                      carry=self.carry)
-        gross = earning @ ret
-        net = gross - costs
-        self.held, self.equity = target * (1.0 + ret) / (1.0 + net)[:, None], self.equity * (1.0 + net)
-        self.keep(decision, gross, net, costs, delta)
-
-    def keep(self, d: StepDecision, gross: Floats, net: Floats, costs: Floats, delta: Floats) -> None:
-        """Append one row to every table."""
-        row = {"returns": net, "gross_returns": gross, "costs": costs, "turnover": 0.5 * np.abs(delta).sum(axis=-1),
-               "gross_exposure": np.abs(d.exposures).sum(axis=-1), "ex_ante_vol": d.final_vol / d.kelly, "ramped": d.ramped}
-        for name, values in row.items():
-            self.record[name].append(values)
-
 # %% ../../nbs/46b_membership_walk.ipynb #170e7858
-def walk_members(panel: Panel, config: PILConfig, cases: Sequence[Case], *, lags: Sequence[int] = (0, 1), start: Any = None,
-                 end: Any = None, account: float = 5e6, carry: CarryCosts | None = None,
-                 progress: Callable[[Iterable[int], int], Iterable[int]] | None = None) -> MembershipWalk:
+TABLES = ("returns", "gross_returns", "costs", "turnover", "gross_exposure", "ex_ante_vol", "sleeve_weights")
+
+
+def walk_members(panel: Panel, config: PILConfig, cases: Sequence[Case], *, lags: Sequence[int] = (0, 1),
+                 **settings: Any) -> WalkForward:
     """Walk one configuration for every case and lag.
 
     Parameters
@@ -179,8 +41,13 @@ def walk_members(panel: Panel, config: PILConfig, cases: Sequence[Case], *, lags
     cases : sequence of Case
     lags : sequence of int
         0: the decision earns the bar it was made for; 1: one bar later.
-    start, end, account, carry, progress
-        As in `run_tracks`.
+    **settings
+        Of `run_tracks`.
+
+    Returns
+    -------
+    WalkForward
+        Tracks named ``case|lag0``; only the tables of `TABLES`.
 
     Raises
     ------
@@ -188,18 +55,9 @@ def walk_members(panel: Panel, config: PILConfig, cases: Sequence[Case], *, lags
         Duplicate case names, unknown sleeves, a lag other than 0 and 1, a panel too short, an empty range; or the redundancy
         discount is on, which would need the correlation of every case.
     """
-    _check_cases(cases, panel.sleeve_ids)
     if not lags or set(lags) - {0, 1} or config.tilt.redundancy:
         raise InputError(f"lags must be 0 or 1 and the redundancy discount off, got {list(lags)}", code="BAD_LAG", field="lags",
                          value=list(lags), limit="0 or 1")
-    w = _Walk(panel, config, cases, lags, account, carry or CarryCosts())
-    a, b = session_range(panel.dates, start, end, first_session(w.est))
-    bases = _CaseBases(w.est, config, w.codes, a - 1, w.q.history.known)
-    show = progress or (lambda items, n: items)
-    for t in show(range(a, b), b - a):
-        w.day(t, a, bases)
-    dates, names = panel.dates[a:b], list(w.names)
-    tables = {k: pd.DataFrame(np.stack(w.record[k]), index=dates, columns=names) for k in TABLES}
-    ramped = np.stack(w.record["ramped"])
-    return MembershipWalk(dates=dates, names=w.names, **tables, weights={
-        n: pd.DataFrame(ramped[:, i], index=dates, columns=list(panel.sleeve_ids)) for i, n in enumerate(names)})
+    tracks = [Track(name=f"{c.name}|lag{lag}", config=config, lag=lag, absent=c.absent, promoted=c.promoted)
+              for lag in lags for c in cases]
+    return run_tracks(panel, tracks, tables=TABLES, **settings)

@@ -15,10 +15,12 @@ import pandas as pd
 from ..market import CLASS_COSTS, KINDS, NON_NEGATIVE, POSITIVE, as_flags
 from .check_tables import (MAX_LISTED, Found, as_numbers, check_columns, check_coverage, check_index,
                                                 check_prices, check_returns, defect)
+from ..extensions import COST_GROUP, load_extension
+from .cost_models import with_cost_model
 from .panel import SLEEVE_COLUMNS, Panel
 from .panel_frames import panel_from_frames
 from .panel_files import SETTINGS, SEVERITIES, Defect, RawPanel, read_raw_panel
-from ..types import REGIME_LABELS, ROLES, InputError, check_name
+from ..types import REGIME_LABELS, ROLES, ConfigError, InputError, check_name
 
 # %% auto #0
 __all__ = ['check_instruments', 'check_sleeve', 'check_sleeve_against_market', 'check_sleeve_settings', 'check_regime',
@@ -206,12 +208,25 @@ def check_settings(settings: dict[str, Any], returns: pd.DataFrame | None, file:
     if isinstance(age, bool) or not isinstance(age, int) or age < 0:
         yield defect("error", file, "BAD_NUMBER", f"target_max_age is {age!r}", "whole sessions, 0 or more",
                      "target_max_age")
+    if "cost_model" in settings:
+        yield from _check_cost_model(settings["cost_model"], file)
     cash = settings.get("cash", "none")
     if cash != "none" and (returns is None or cash not in returns.columns):
         yield defect("error", file, "MISSING_COLUMN", f"cash names {cash!r}, which is not a column of returns",
                      "use \"none\" or add the column", "cash")
 
 # %% ../../nbs/40e_check_panel.ipynb #0d0f0520
+def _check_cost_model(name: object, file: str) -> Found:
+    """Whether an installed package publishes the cost model."""
+    if not isinstance(name, str) or not name:
+        yield defect("error", file, "BAD_NAME", f"cost_model is {name!r}", "name a published model, or delete it", "cost_model")
+        return
+    try:
+        load_extension(COST_GROUP, name)
+    except ConfigError as error:
+        yield defect("error", file, error.code, str(error), "see docs/extending, or delete the key", "cost_model")
+
+
 def check_calendar(calendar: str, dates: pd.DatetimeIndex, file: str = "returns") -> Found:
     """Rows that are no sessions of the exchange, and sessions without a row. Needs sorted tz-naive days."""
     if not calendar or len(dates) == 0:
@@ -246,6 +261,9 @@ def check_raw(raw: RawPanel) -> list[Defect]:
     if returns is None:
         return _sorted(found)
     symbols = [str(c) for c in returns.columns if str(c) != str(raw.settings.get("cash", "none"))]
+    if "cost_model" in raw.settings and "cost_schedule" in raw.tables:
+        found.append(defect("error", "panel.toml", "TWICE", "cost_model and the file cost_schedule both set costs",
+                            "keep one of them", "cost_model"))
     if raw.instruments is not None:
         found += check_instruments(raw.instruments, symbols)
     clean_dates = not {"TZ_AWARE", "UNSORTED", "DUPLICATE_DATE", "TIME_OF_DAY"} & {d.code for d in found
@@ -329,6 +347,8 @@ def load_panel(path: str | Path) -> Panel:
     ------
     InputError
         The folder has errors; the first is in the message, with its number, and its code is the error's.
+    ConfigError
+        ``BAD_EXTENSION``: the cost model that the folder names gives no costs for it.
     """
     raw = read_raw_panel(path)
     errors = [d for d in check_raw(raw) if d.severity == "error"]
@@ -337,7 +357,8 @@ def load_panel(path: str | Path) -> Panel:
         raise InputError(f"the panel must have no errors, got {len(errors)}; first: {first}; "
                          f"see all with: pil data check {path}", code=first.code, field=first.file,
                          subject=first.column, value=len(errors), limit=0)
-    return _panel_from_raw(raw, Path(path).name)
+    panel, model = _panel_from_raw(raw, Path(path).name), raw.settings.get("cost_model")
+    return panel if model is None else with_cost_model(panel, str(model))
 
 # %% ../../nbs/40e_check_panel.ipynb #98c5317f
 def _panel_from_raw(raw: RawPanel, folder: str) -> Panel:

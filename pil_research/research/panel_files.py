@@ -144,7 +144,7 @@ class RawPanel:
 
 
 TABLES = ("returns", "prices", "cost_schedule", "other_book", "regime")
-SETTINGS = ("name", "source", "bars_per_year", "cash", "calendar", "target_max_age", "notes")
+SETTINGS = ("name", "source", "bars_per_year", "cash", "calendar", "target_max_age", "cost_model", "notes")
 KNOWN_FILES = ("panel.toml", "sleeves.toml", "instruments.csv", "instruments.parquet", "provenance.json")
 EMPTY = ["", "NaN", "nan"]  # what an empty cell may look like; "NA" is a symbol and "n/a" is text
 Note = Callable[[Defect], None]

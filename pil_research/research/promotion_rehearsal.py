@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..config import PILConfig
 from .leaks import Leak, find_leaks
-from .membership_walk import Case, MembershipWalk, walk_members
+from .membership_walk import Case, walk_members
 from .metrics import annual_vol, drawdowns, max_drawdown, sharpe
 from .panel import Panel
 from .sharpe_tests import block_length, bootstrap_sharpes, from_draws
@@ -33,6 +33,7 @@ from pil_research.research.sleeve_evidence import (
     stand_alone,
     without,
 )
+from .walk_forward import WalkForward
 from ..types import InputError
 
 Floats = NDArray[np.float64]
@@ -83,7 +84,7 @@ def paired(returns: pd.DataFrame, pairs: Mapping[Any, tuple[str, str]], *, n_dra
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def ramp_facts(walk: MembershipWalk, sleeve: str, case: str, base: str, when: pd.Timestamp) -> dict[str, float]:
+def ramp_facts(walk: WalkForward, sleeve: str, case: str, base: str, when: pd.Timestamp) -> dict[str, float]:
     """Weight over the ramp and the turnover it costs more, at the lag of the two tracks."""
     weight = walk.weights[case].loc[when:, sleeve]
     more = (walk.turnover[case] - walk.turnover[base]).loc[when:]
@@ -91,7 +92,7 @@ def ramp_facts(walk: MembershipWalk, sleeve: str, case: str, base: str, when: pd
             "weight_after": float(weight.iloc[RAMP:].mean()), "ramp_turnover": float(more.iloc[:RAMP].sum())}
 
 # %% ../../nbs/46a_rehearsal.ipynb #e4859f1f
-def _effect(walk: MembershipWalk, sleeve: str, when: pd.Timestamp, bars_per_year: float) -> dict[str, Any]:
+def _effect(walk: WalkForward, sleeve: str, when: pd.Timestamp, bars_per_year: float) -> dict[str, Any]:
     """Levels with and without from the date on, first lag."""
     case, base = f"{promoted(sleeve, when)}|lag0", f"{without(sleeve)}|lag0"
     after = walk.dates >= when
@@ -105,7 +106,7 @@ def _effect(walk: MembershipWalk, sleeve: str, when: pd.Timestamp, bars_per_year
     return row | ramp_facts(walk, sleeve, case, base, when)
 
 
-def rehearsal_table(walk: MembershipWalk, cases: Mapping[tuple[str, pd.Timestamp], Case], *, lags: Sequence[int] = (0, 1),
+def rehearsal_table(walk: WalkForward, cases: Mapping[tuple[str, pd.Timestamp], Case], *, lags: Sequence[int] = (0, 1),
                     n_draws: int = 10_000, bars_per_year: float = 252.0) -> pd.DataFrame:
     """One row a promotion, in the order of dates, then sleeves.
 
@@ -174,7 +175,7 @@ def case_panel(panel: Panel, case: Case) -> Panel:
     return replace(kept, sleeves=sleeves)
 
 
-def _ramps(walk: MembershipWalk, cases: Mapping[tuple[str, pd.Timestamp], Case], sessions: int = 100) -> dict[str, pd.DataFrame]:
+def _ramps(walk: WalkForward, cases: Mapping[tuple[str, pd.Timestamp], Case], sessions: int = 100) -> dict[str, pd.DataFrame]:
     found = {}
     for (s, date), case in cases.items():
         w = walk.weights[f"{case.name}|lag0"].loc[date:].iloc[:sessions].reset_index(drop=True)

@@ -20,6 +20,7 @@ import pandas as pd
 
 from .. import __version__
 from ..config import PILConfig
+from .changes import changes_line, with_changes
 from ..types import InputError, plain
 
 # %% auto #0
@@ -108,6 +109,8 @@ def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[
               warnings: Sequence[str] = ()) -> dict[str, Any]:
     """Write report.html, result.json, config.toml and data/*.parquet into `out_dir`; returns the result.
 
+    The page says what changed since the newest other run beside `out_dir`.
+
     Parameters
     ----------
     page : callable
@@ -125,10 +128,13 @@ def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[
     """
     out = Path(out_dir)
     (out / "data").mkdir(parents=True, exist_ok=True)
-    given = without_folders(params or {})
-    run = {"run_id": run_id, "config_hash": config.fingerprint(), "code": _code_text(code_version()),
+    given, code = without_folders(params or {}), code_version()
+    run = {"run_id": run_id, "config_hash": config.fingerprint(), "code": _code_text(code),
            "parameters": ", ".join(f"{k}={x}" for k, x in given.items()) or "defaults"}
-    (out / "report.html").write_text(page(run), encoding="utf-8")
+    now = {"checks": plain(checks), "data": _data_facts(facts), "config_hash": config.fingerprint(), "code": code,
+           "params": plain(dict(given))}
+    line = changes_line(now, _run_before(out, report, run_id))
+    (out / "report.html").write_text(with_changes(page(run), line), encoding="utf-8")
     (out / "config.toml").write_text(config.to_toml(), encoding="utf-8")
     for name, frame in frames.items():
         frame.to_parquet(out / "data" / f"{name}.parquet")
@@ -192,6 +198,13 @@ def _result_in(folder: Path) -> dict[str, Any]:
                   "checks": [], "tables": {}, "files": [], "warnings": [], "damaged": True,
                   "verdict": {"status": "error", "headline": f"result.json is {why}", "action": "none"}}
     return {**result, "sha256": digest, "link": f"{folder.parent.name}/{folder.name}/report.html"}
+
+
+def _run_before(out: Path, report: str, run_id: str) -> dict[str, Any] | None:
+    """The newest complete run of `report` older than `run_id` beside the folder `out`."""
+    home = out.resolve().parent
+    older = [p for p in home.glob("*") if home.name == report and p.is_dir() and _RUN_ID.fullmatch(p.name) and p.name < run_id]
+    return _result_in(max(older, key=lambda p: p.name)) if older else None
 
 
 def read_runs(runs: str | Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .index import build_index
+from .panel_source import SHARED
 from .report import new_run_id
 from .templates import TEMPLATES, check_parameters, load_profile, parse_values, template_defaults, template_path
 from .trials import default_ledger
@@ -47,7 +48,7 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
     """
     asked = dict(parameters)
     for name in FILES:
-        if asked.get(name, "") not in ("", "default", "synthetic", "legacy"):
+        if asked.get(name, "") not in ("", "default", "synthetic", "legacy", *SHARED):
             asked[name] = str(Path(str(asked[name])).resolve())
     if "ledger" in template_defaults(template_path(report)):
         asked["ledger"] = str(Path(asked.get("ledger") or default_ledger(runs).path).resolve())

@@ -92,7 +92,8 @@ def _dask(work: Work, chunks: Sequence[Sequence[int]], workers: int, scheduler: 
     except ModuleNotFoundError as e:
         raise InputError("engine dask needs the packages dask and distributed; install the extra dask", code="MISSING_EXTRA",
                          field="engine", value="dask", limit="pil_research[dask]") from e
-    cluster = None if scheduler else distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    local = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    cluster = None if scheduler else distributed.LocalCluster(**local)
     try:
         with distributed.Client(scheduler or cluster, set_as_default=False) as client:
             shared = client.scatter(work, broadcast=True, hash=False)

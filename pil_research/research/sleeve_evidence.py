@@ -17,12 +17,13 @@ from ..config import PILConfig
 from ..estimators.ewma import rolling_ewma_vol
 from ..estimators.sleeve_returns import sleeve_return_matrix
 from .leaks import Leak, unit_targets
-from .membership_walk import Case, MembershipWalk
+from .membership_walk import Case
 from .metrics import annual_vol, effective_n, max_drawdown, sharpe
 from .paired_differences import paired_differences
 from .panel import Panel
 from .panel_arrays import CarryCosts, PanelArrays, holding_cost, panel_arrays
 from .sharpe_tests import block_length, bootstrap_sharpes, sharpe_difference
+from .walk_forward import WalkForward
 from ..stages.turnover import CostTerms, cost_terms
 
 Floats = NDArray[np.float64]
@@ -218,7 +219,7 @@ def leave_one_out(ids: Sequence[str]) -> list[Case]:
     return [Case(name=ALL), *(Case(name=without(s), absent=(s,)) for s in ids)]
 
 
-def level_table(walk: MembershipWalk, names: Sequence[str], *, bars_per_year: float = 252.0) -> pd.DataFrame:
+def level_table(walk: WalkForward, names: Sequence[str], *, bars_per_year: float = 252.0) -> pd.DataFrame:
     """Sharpe ratio, volatility, drawdown, turnover, costs, gross and effective number of sleeves of tracks."""
     net, years = walk.returns[list(names)], len(walk.dates) / bars_per_year
     return pd.DataFrame({
@@ -232,7 +233,7 @@ def level_table(walk: MembershipWalk, names: Sequence[str], *, bars_per_year: fl
         index=pd.Index(list(names), name="track"))
 
 
-def marginal_table(walk: MembershipWalk, ids: Sequence[str], *, lags: Sequence[int] = (0, 1), n_draws: int = 10_000,
+def marginal_table(walk: WalkForward, ids: Sequence[str], *, lags: Sequence[int] = (0, 1), n_draws: int = 10_000,
                    bars_per_year: float = 252.0) -> pd.DataFrame:
     """Book with minus book without each sleeve: Sharpe difference with interval at every lag, other levels at the first."""
     out = pd.DataFrame(index=pd.Index(list(ids), name="sleeve"))

@@ -46,12 +46,20 @@ OWN: Mapping[str, tuple[str, ...]] = {  # market -> its published series, best f
     "SILVER": ("silver_slv",), "SLV": ("silver_slv",), "COPPER": ("copper_hg",), "PLATINUM": ("platinum_pplt",),
     "PPLT": ("platinum_pplt",), "PALLADIUM": ("palladium_pall",), "PALL": ("palladium_pall",), "GDX": ("miners_gdx",),
     "TLT": ("long_bonds_tlt",), "USO": ("crude_uso",), "UUP": ("usd_uup",), "WTI": _WTI, "BRENT": ("crude_brent_spot",),
-    "NAT_GAS": ("natgas_hh_spot",)}
+    "NAT_GAS": ("natgas_hh_spot",), "SP500": ("equities_spx",), "CRUDE_W": _WTI, "GAS_US": ("natgas_hh_spot",),
+    "GAS-LAST": ("natgas_hh_spot",), "PLAT": ("platinum_pplt",), "PALLAD": ("palladium_pall",), "IAU": ("gold_gld",),
+    "SGOL": ("gold_gld",), "PHYS": ("gold_gld",), "AAAU": ("gold_gld",), "SIVR": ("silver_slv",)}
 NEAR: Mapping[str, tuple[str, ...]] = {  # market -> relatives, when its own series says nothing
     "PLATINUM": ("silver_slv",), "PALLADIUM": ("silver_slv",), "PPLT": ("silver_slv",), "PALL": ("silver_slv",),
-    "GLD": (), "GOLD": (), "SILVER": (), "SLV": (), "COPPER": (), "NAT_GAS": (), "ETHANOL": (), "TLT": (), "UUP": (), "GDX": ()}
+    "PLAT": ("silver_slv",), "PALLAD": ("silver_slv",), "UNG": ("natgas_hh_spot",), "XLE": ("equities_spx",),
+    "DBP": ("gold_gld",), "GLD": (), "GOLD": (), "SILVER": (), "SLV": (), "COPPER": (), "NAT_GAS": (), "GAS_US": (),
+    "GAS-LAST": (), "ETHANOL": (), "TLT": (), "UUP": (), "GDX": (), **dict.fromkeys(  # too short for a long-bond fund
+        ("BIL", "SHY", "AGG", "TIP", "FED", "SOFR", "US2", "SHATZ", "BOBL"), ())}
 NEAR_CLASS: Mapping[str, tuple[str, ...]] = {  # asset class -> relatives of any other market in it
-    "Equities": ("equities_spx",), "Energy": _WTI, "Metals": ("copper_hg",), "FX": ("usd_uup",), "Bonds": ("long_bonds_tlt",)}
+    "Equities": ("equities_spx",), "Energy": _WTI, "Metals": ("copper_hg",), "FX": ("usd_uup",), "Bonds": ("long_bonds_tlt",),
+    "equity": ("equities_spx",), "energy": _WTI, "metals": ("copper_hg",), "base": ("copper_hg",), "fx": ("usd_uup",),
+    "rates": ("long_bonds_tlt",), "gold": ("gold_gld",), "silver": ("silver_slv",), "pgm": ("silver_slv",),
+    "miners": ("miners_gdx",)}
 INVERTED = ("usd_uup",)  # a rising dollar is a falling foreign currency
 
 # %% ../../nbs/53a_stress_scenarios.ipynb #0fbc04b8

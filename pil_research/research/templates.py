@@ -43,24 +43,38 @@ def template_path(report: str) -> Path:
     raise InputError(f"the template reports/{TEMPLATES[report]} does not exist; run from a checkout that has it",
                      code="NO_TEMPLATE", field="report", value=report)
 
-
+# %% ../../nbs/59_templates.ipynb #6ceb08b8
 def load_profile(report: str, profile: str) -> dict[str, Any]:
-    """Parameters of a report from reports/params/<profile>.yaml."""
+    """Parameters of a report from reports/params/<profile>.yaml, or from a file whose path ends in .yaml.
+
+    Raises
+    ------
+    InputError
+        ``UNKNOWN_PROFILE``: neither a profile nor a file. ``LOOSE_YAML``: it is no plain YAML of reports and parameters.
+    """
     import yaml  # type: ignore[import-untyped]
 
     path = template_path(report).parent / "params" / f"{profile}.yaml"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", profile) or not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise InputError(f"profile must be one of {known}, got {profile!r}", code="UNKNOWN_PROFILE", field="profile",
-                         value=profile, limit=tuple(known))
+    if profile.endswith(".yaml"):
+        path = Path(profile)
+    elif not re.fullmatch(r"[a-z][a-z0-9_]*", profile):
+        path = Path()
+    if not path.is_file():
+        known = sorted(p.stem for p in (template_path(report).parent / "params").glob("*.yaml"))
+        raise InputError(f"profile must be one of {known} or a .yaml file, got {profile!r}; name one that exists",
+                         code="UNKNOWN_PROFILE", field="profile", value=profile, limit=tuple(known))
     text = path.read_text(encoding="utf-8")
     check_yaml(text, path.name)
-    return dict((yaml.safe_load(text) or {}).get(report, {}))
+    tables = yaml.safe_load(text) or {}
+    if not isinstance(tables, dict) or not all(k in TEMPLATES and isinstance(v, dict) for k, v in tables.items()):
+        raise InputError(f"{path.name} must hold reports with their parameters, got {text[:40]!r}; reports are "
+                         f"{', '.join(TEMPLATES)}", code="LOOSE_YAML", field="profile", subject=path.name)
+    return dict(tables.get(report, {}))
 
 
 _LOOSE = re.compile(r"[-+]?[0-9][0-9_.]*([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F]+")  # looks like a number to a person
 
-
+# %% ../../nbs/59_templates.ipynb #8f48d817
 def check_yaml(text: str, name: str) -> None:
     """Refuse what YAML reads otherwise than people do: a key twice, ``yes`` and ``on``, ``012``, ``1e3``, tags, aliases.
 

@@ -21,6 +21,7 @@ from typing import Any
 from .. import __version__
 from ..config import PILConfig
 from .approval import DAYS, withdraw_approval, write_approval
+from .data_check import prepare_data
 from .index import build_index
 from .report import newest_runs, read_runs, source_hash, without_folders
 from .templates import check_parameters, load_profile, template_defaults, template_path
@@ -201,7 +202,7 @@ def validate(runs: str | Path = "runs", *, profile: str = "full", given: Mapping
     profile : str
         ``smoke`` or ``full``: the parameters in reports/params.
     given : mapping, optional
-        ``data`` and ``config`` for every report that knows them.
+        ``data`` and ``config`` for every report that knows them; `data` as in `prepare_data`.
     jobs : int
         Processes at a time.
     say : callable
@@ -215,12 +216,15 @@ def validate(runs: str | Path = "runs", *, profile: str = "full", given: Mapping
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}", code="BAD_JOBS", field="jobs", value=jobs, limit=1)
     root, latest = Path(runs), newest_runs(read_runs(runs))
+    asked = dict(given or {})
+    if asked.get("data"):
+        asked["data"] = prepare_data(str(asked["data"]), root, say)
     expected = Expected(source_hash(), {})
     queue: list[Job] = []
     outcomes: list[Outcome] = []
     for report in reports:
         try:
-            job = plan_job(report, profile, given or {}, root)
+            job = plan_job(report, profile, asked, root)
         except PilError as e:
             if e.code == "UNKNOWN_PROFILE":
                 raise  # wrong for every report alike

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..allocators.engine import engine
 from ..allocators.registry import ladder as allocation_ladder
 from ..base_weights import BaseWeights
 from ..config import PILConfig
 from ..estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate, precompute
+from .membership import MemberBases, member_codes
 from .metrics import annual_vol, effective_n, max_drawdown, sharpe
 from .panel import Panel
 from .panel_arrays import CarryCosts, PanelArrays, holding_cost, panel_arrays, session_range
@@ -41,6 +43,8 @@ class Track:
     config: PILConfig
     cost_scale: float = 1.0
     lag: int = 0
+    absent: tuple[str, ...] = ()  # sleeves left out
+    promoted: Mapping[str, Any] = field(default_factory=dict)  # sleeve -> date, in place of the panel's
 
     def __post_init__(self) -> None:
         if self.lag not in (0, 1):
@@ -49,6 +53,9 @@ class Track:
         if not (np.isfinite(self.cost_scale) and self.cost_scale >= 0.0):
             raise InputError(f"cost_scale of track {self.name} must be finite and not negative, got {self.cost_scale!r}",
                              code="BAD_COST", field="cost_scale", subject=self.name, value=self.cost_scale, limit=">= 0")
+        if (self.absent or self.promoted) and self.config.tilt.redundancy:
+            raise InputError(f"track {self.name} changes members, which needs the redundancy discount off", code="BAD_MEMBERS",
+                             field="tilt.redundancy", subject=self.name, value=True, limit=False)
 
 # %% ../../nbs/51_walk_forward.ipynb #74b1f6d6
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +108,7 @@ class WalkForward:
         return summary_table(self)
 
     def _repr_html_(self) -> str:
-        return str(self.table().to_html(float_format="{:.3f}".format))
+        return str(self.table().to_html(float_format="{:.3f}".format, max_rows=24))
 
 # %% ../../nbs/51_walk_forward.ipynb #66008666
 SESSION_TABLES = ("returns", "gross_returns", "equity", "costs", "turnover", "leverage", "ex_ante_vol", "vol_target", "governor",
@@ -146,7 +153,7 @@ def _select_tracks(w: WalkForward, names: Mapping[str, str]) -> WalkForward:
                        final_states=tuple(w.final_states[i] for i in pick) if w.final_states else (),
                        exposures={b: w.exposures[a] for a, b in names.items() if a in w.exposures}, **tables, **rows)
 
-
+# %% ../../nbs/51_walk_forward.ipynb #43fb7220
 def join_walks(*walks: WalkForward) -> WalkForward:
     """Tracks of walks over the same sessions side by side; the first walk gives `sleeve_returns` and common facts.
 
@@ -204,7 +211,9 @@ class _Group:
         configs = [t.config for t in tracks]
         self.sets = sorted({CovarianceSet.of(c) for c in configs}, key=repr)
         self.est = Estimator(prepared.history, EstimateSettings.of(configs[0]), self.sets)
-        self.bases = BaseWeights(self.est, configs, self.sets)
+        self.codes, self.days = _members(prepared, tracks)
+        self.bases = (BaseWeights(self.est, configs, self.sets) if self.codes.ndim == 2
+                      else MemberBases(self.est, configs, self.codes))
         self.params = stack_configs(configs)
         self.impact = prepared.market.impact * self.params.turnover.impact[:, None]
         self.cost_scale = np.array([t.cost_scale for t in tracks])
@@ -219,7 +228,10 @@ class _Group:
     def prepare(self, first: int) -> None:
         """Everything that does not depend on decisions, for all rows from `first` - 1 on."""
         row = first - 1
-        forced = self.prepared.observed[first:]
+        if isinstance(self.bases, MemberBases):
+            self.bases.precompute(row, self.prepared.history.known)
+            return
+        forced = self.codes[first:]
         member = np.isfinite(self.est.rows("vol")[row:]) & self.prepared.history.known[row:]
         member[: len(forced)] &= forced < 0
         precompute(self.est, row, member)
@@ -256,7 +268,7 @@ def _cost_terms(g: _Group, row: int, est: Estimates) -> CostTerms:
 def _inputs(g: _Group, t: int, first: int, est: Estimates, costs: CostTerms) -> StepInputs:
     """Inputs of session `t`: estimates, costs, labels and targets from row t - 1."""
     q, row = g.prepared, t - 1
-    forced = q.observed[t]
+    forced = g.codes[t]
     week = t == first or q.weeks[row] != q.weeks[t]
     lot = None if q.lots is None else q.lots[row] / g.equity[:, None]
     return StepInputs(
@@ -264,24 +276,33 @@ def _inputs(g: _Group, t: int, first: int, est: Estimates, costs: CostTerms) -> 
         observed=np.where(forced >= 0, forced, est.observed) if np.count_nonzero(forced >= 0) else est.observed,
         bases=lambda a: g.bases.at(row, a),
         equity=g.equity, flow=np.zeros(len(g.tracks)), exposures_now=g.held, roles=q.roles, capacity=q.capacity,
-        days=q.days[t], regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]),
+        days=g.days[t], regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]),
         clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row],
         impact=g.impact, adv=q.market.adv, assumed_impact=q.market.assumed_impact, costs=costs, primary=q.market.primary,
         multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic, quiet=True)
 
 
+def _members(q: PanelArrays, tracks: Sequence[Track]) -> tuple[NDArray[np.int8], Floats]:
+    """Codes and days since promotion: (T, K) for all tracks, or (T, C, K) when one changes its members."""
+    if not any(t.absent or t.promoted for t in tracks):
+        return q.observed, q.days
+    own = [member_codes(q, pd.DatetimeIndex(q.history.dates), t.absent, t.promoted) for t in tracks]
+    return np.stack([c for c, _ in own], axis=1), np.stack([d for _, d in own], axis=1)
+
+
 def _keep(g: _Group, d: StepDecision, gross: Floats, net: Floats, costs: Floats, delta: Floats) -> None:
-    """Append the day's rows to the record."""
-    row = {"returns": net, "gross_returns": gross, "equity": g.equity, "costs": costs,
-           "turnover": 0.5 * np.abs(delta).sum(axis=-1), "leverage": d.leverage, "ex_ante_vol": d.final_vol / d.kelly,
-           "vol_target": d.vol_target, "governor": d.governor, "throttle": d.throttle,
-           "gross_exposure": np.abs(d.exposures).sum(axis=-1), "net_exposure": d.exposures.sum(axis=-1),
-           "erc_divergence": d.divergence, "ramped": d.ramped, "bound": d.bound, "rung": d.rung}
+    """Append the day's rows to the record; what is not recorded is not worked out."""
+    rows: dict[str, Callable[[], Any]] = {
+        "returns": lambda: net, "gross_returns": lambda: gross, "equity": lambda: g.equity, "costs": lambda: costs,
+        "turnover": lambda: 0.5 * np.abs(delta).sum(axis=-1), "leverage": lambda: d.leverage,
+        "ex_ante_vol": lambda: d.final_vol / d.kelly, "vol_target": lambda: d.vol_target, "governor": lambda: d.governor,
+        "throttle": lambda: d.throttle, "gross_exposure": lambda: np.abs(d.exposures).sum(axis=-1),
+        "net_exposure": lambda: d.exposures.sum(axis=-1), "erc_divergence": lambda: d.divergence, "ramped": lambda: d.ramped,
+        "bound": lambda: d.bound, "rung": lambda: d.rung}
+    for name in g.recorded & rows.keys():
+        g.record.setdefault(name, []).append(rows[name]())
     if g.kept:
-        row["exposures"] = d.exposures[g.kept]
-    for name, values in row.items():
-        if name in g.recorded:
-            g.record.setdefault(name, []).append(values)
+        g.record.setdefault("exposures", []).append(d.exposures[g.kept])
 
 # %% ../../nbs/51_walk_forward.ipynb #4a87f173
 def first_session(est: Estimator, bars: int = 252, sleeves: int = 2) -> int:
@@ -412,7 +433,7 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
     first = groups[0]
     scaled = pd.DataFrame(first.est.rows("scaled")[a:b], index=dates, columns=ids)
     meta = {"kelly": float(first.params.sizing.kelly[0]), "panel": panel.name, "source": panel.source,
-            "data_fingerprint": panel.fingerprint(), "account": account,
+            "data_fingerprint": panel.fingerprint(), "account": account, "engine": engine(),
             "config_fingerprints": {t.name: t.config.fingerprint() for t in tracks}}
     return WalkForward(dates=dates, names=names, sleeve_weights=weights, binding=binding, rungs=rungs,
                        sleeve_returns=scaled, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),

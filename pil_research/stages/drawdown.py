@@ -359,7 +359,7 @@ def _next_state(state: DrawdownState, money: _Money, memory: _Memory, read: Gove
     if np.count_nonzero(changed):
         since = np.where(changed, session, since)
     if np.count_nonzero(read.tripped):
-        until = np.where(read.tripped, session + p.flat_sessions, until)
+        until = np.where(read.tripped, np.asarray(session + p.flat_sessions).astype(np.int64), until)
     return DrawdownState(
         mark=memory.mark, true_mark=memory.true_mark, old_true_mark=memory.old_true_mark, equity=money.equity,
         close=money.close, pending_flow=money.pending_flow, session=np.maximum(state.session, session), flat=flat,

@@ -117,6 +117,10 @@ def keep_largest(book: ArrayLike, max_names: Number) -> Floats:
 class LotRule(ABC):
     """Whole lots that one number per symbol cannot describe: the vehicles of a live account."""
 
+    def missed(self, e: Floats) -> Floats | None:
+        """How far what may not be traded keeps each exposure from its target; None when nothing does."""
+        return None
+
     @abstractmethod
     def round(self, target: Floats, held: Floats, mandatory: Bools) -> tuple[Floats, Floats]:
         """See `round_to_lots`."""
@@ -493,6 +497,7 @@ class Plan(NamedTuple):
     orders: tuple[Order, ...]
     held: Mapping[str, float]  # instrument to quantity, afterwards
     exposure: float  # afterwards, fraction of equity; NaN when a holding has no price
+    missed: float = 0.0  # how far options keep it from its target
 
 
 def plan_vehicles(router: VehicleRouter, primary: str, target: float, prices: Prices, equity: float,
@@ -502,22 +507,36 @@ def plan_vehicles(router: VehicleRouter, primary: str, target: float, prices: Pr
     held = {v: float(positions.get(v.symbol, 0.0)) for v in size}
     if any(q != 0.0 and not np.isfinite(size[v]) for v, q in held.items()):  # leave the name alone
         return Plan((), {v.symbol: q for v, q in held.items()}, float("nan"))
-    total = left = sum(q * size[v] for v, q in held.items() if q != 0.0)
-    chosen = router.choose(primary, target, prices, equity)
+    fixed = sum(q * size[v] for v, q in held.items() if q != 0.0 and v.kind == "option")
+    total = left = sum(q * size[v] for v, q in held.items() if q != 0.0 and v.kind != "option")
+    goal = _goal_beside(target, total, fixed)
+    chosen = router.choose(primary, goal, prices, equity)
     smallest = router.min_ticket if chosen is None or not router.whole(chosen) else abs(size[chosen])
-    gap = target - total
+    gap = goal - total
     trades = abs(gap) > HALF_GRID and (target == 0.0 or mandatory or abs(gap) / max(smallest, HALF_GRID) > 1.0 - HALF_GRID)
     after = dict(held)
     for v in [v for v in held if v != chosen and v.kind != "option" and held[v] != 0.0]:
-        part = _give_up(router, v, held[v], size[v], target, left, trades, sessions_left)
+        part = _give_up(router, v, held[v], size[v], goal, left, trades, sessions_left)
         after[v], left = held[v] - part, left - part * size[v]
     if chosen is not None and (trades or after != held):
-        after[chosen] = _fill(router, chosen, held[chosen], size[chosen], target, left, mandatory)
+        after[chosen] = _fill(router, chosen, held[chosen], size[chosen], goal, left, mandatory)
+    worth = sum(q * size[v] for v, q in after.items() if q != 0.0)
+    if fixed != 0.0 and abs(worth - target) > abs(total + fixed - target) + 1e-12:  # lots of a hedge that would come short
+        after, worth = held, total + fixed
+    worth = 0.0 if fixed != 0.0 and abs(worth) < 1e-12 else worth  # a hedge to the share
     why = "exit" if target == 0.0 else "migrate" if sessions_left > 0 else "wrapper"
     orders = [o for v in sorted(held, key=lambda v: v == chosen) for o in _order(
         primary, v, after[v] - held[v], prices, "target" if v == chosen and trades and target != 0.0 else why)]
-    worth = sum(q * size[v] for v, q in after.items() if q != 0.0)
-    return Plan(tuple(orders), {v.symbol: q for v, q in after.items()}, float(worth))
+    short = fixed != 0.0 and (abs(goal + fixed - target) > HALF_GRID or target == 0.0)
+    return Plan(tuple(orders), {v.symbol: q for v, q in after.items()}, float(worth), worth - target if short else 0.0)
+
+
+def _goal_beside(target: float, now: float, fixed: float) -> float:
+    """Exposure of the vehicles beside options worth `fixed`."""
+    if fixed == 0.0:
+        return target
+    ends = sorted((0.0, target, now))
+    return float(np.clip(target - fixed, ends[0], ends[2]))
 
 # %% ../../nbs/18_stage8_ladder.ipynb #57d2680f
 def _give_up(router: VehicleRouter, v: Vehicle, quantity: float, size: float, goal: float, left: float, trades: bool,
