@@ -50,7 +50,7 @@ def cscv_job(effort: Effort) -> list[Row]:
     theirs, far = took["per split"] / sample * splits, gap(logits[which], per_split(returns, blocks, which))
     out = [Row(job=JOB, case=case, ours_s=ours, peer="published, per split", peer_s=theirs, difference=far,
                compares=COMPARES, memory_mb=memory, **goal_of(theirs / ours, 2000.0, far <= 1e-12),
-               note=missed(f"the peer is our own plain code after the paper, timed on {sample} of {splits:,} splits and multiplied up",
+               note=missed(f"the peer is our own plain code after the paper, timed on {sample} splits and multiplied up",
                            theirs / ours, 2000.0, "its Sharpe ratios are numpy over whole halves, faster than a library's"))]
     out += _holdout(case, ours, took.get("holdout-backtest"), logits, memory, returns, blocks)
     return out + _loops(case, ours, returns, splits)

@@ -52,25 +52,24 @@ def _loaded(group: str, name: str, path: tuple[str, ...]) -> Callable[..., Any]:
     if not found:
         known = extension_names(group)
         raise _refuse(f"no installed package publishes {name!r} under {group}; "
-                      f"{'known: ' + ', '.join(known) if known else 'install the package that does'}", "UNKNOWN", group, name)
+                      f"{'known: ' + ', '.join(known) if known else 'install the package that does'}", group, name, code="UNKNOWN_EXTENSION")
     if len(found) > 1:
         owners = sorted("?" if p.dist is None else p.dist.name for p in found)
         raise _refuse(f"{name!r} of {group} is published {len(found)} times, by {', '.join(owners)}; uninstall all but one",
-                      "DUPLICATE", group, name)
+                      group, name, code="DUPLICATE_EXTENSION")
     try:
         function = found[0].load()
     except Exception as e:
         raise _refuse(f"{found[0].value} cannot be loaded ({type(e).__name__}: {e}); correct the package that publishes {name!r}",
-                      "BAD", group, name) from e
+                      group, name, code="BAD_EXTENSION") from e
     if not callable(function):
         raise _refuse(f"{found[0].value} must be a function, got {type(function).__name__}; correct the package that publishes "
-                      f"{name!r}", "BAD", group, name)
+                      f"{name!r}", group, name, code="BAD_EXTENSION")
     return function  # type: ignore[no-any-return]
 
 
-def _refuse(message: str, kind: str, group: str, name: str) -> ConfigError:
-    codes = {"UNKNOWN": "UNKNOWN_EXTENSION", "DUPLICATE": "DUPLICATE_EXTENSION", "BAD": "BAD_EXTENSION"}
-    return ConfigError(message, code=codes[kind], field=group, subject=name, value=name)
+def _refuse(message: str, group: str, name: str, *, code: str) -> ConfigError:
+    return ConfigError(message, code=code, field=group, subject=name, value=name)
 
 # %% ../nbs/08h_extensions.ipynb #1d0bbd39
 def extension_rows(name: str, cov: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,8 +89,8 @@ def extension_rows(name: str, cov: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.concatenate([extension_rows(name, cov[i:i + 1]) for i in range(len(cov))])
     except Exception as e:
         raise _refuse(f"the allocator {PREFIX}{name} failed ({type(e).__name__}: {e}); correct the package that publishes it",
-                      "BAD", ALLOCATOR_GROUP, name) from e
+                      ALLOCATOR_GROUP, name, code="BAD_EXTENSION") from e
     if weights.shape != cov.shape[:-1]:
         raise _refuse(f"the allocator {PREFIX}{name} must answer {cov.shape} with {cov.shape[:-1]}, got {weights.shape}; correct "
-                      "the package that publishes it", "BAD", ALLOCATOR_GROUP, name)
+                      "the package that publishes it", ALLOCATOR_GROUP, name, code="BAD_EXTENSION")
     return weights

@@ -36,18 +36,10 @@ def test_quickstart_gives_the_printed_book(names: dict[str, Any], capsys: pytest
         names["snapshot_at"](names["panel"], "2020-09-01", equity=5e6, positions=names["pd"].Series(dtype=float)))
     for line in str(decision.explain("S003")).splitlines():
         assert f"    {line}".rstrip() in TEXT
-    assert "the past again" in TEXT and "def on_slot" in TEXT
 
 
-def test_daemon_loop_carries_its_state(names: dict[str, Any]) -> None:
-    decision, stored, config = names["decision"], names["stored"], names["config"]
-    assert decision is not None and decision.session == names["panel"].dates[-1] and len(stored) > 1000
-    again, kept, log = names["on_slot"](names["snapshot"], config, stored)
-    assert again.id == decision.id and any("DUPLICATE_DECISION" in line for line in log)
-    assert (again.exposures - decision.exposures).abs().max() < 1e-15
-    broken = names["snapshot_at"](names["panel"], names["panel"].dates[-1], equity=float("inf"), positions=names["held"])
-    nothing, unchanged, log = names["on_slot"](broken, config, kept)
-    assert nothing is None and unchanged == kept and log[0].startswith("NON_FINITE equity")
+def test_the_daemon_on_the_page_is_the_file_that_the_tests_run() -> None:
+    assert f"```python\n{(ROOT / 'examples' / 'daemon.py').read_text(encoding='utf-8').rstrip()}\n```" in TEXT
 
 
 def test_readme_is_what_the_notebook_gives() -> None:

@@ -18,6 +18,8 @@ from desk import DAILY, DAYS, FOUR, NAMES, Desk, adds, codes, gross, history
 from pil_research.integrator import PortfolioIntegrator, decision_from_dict
 from pil_research.live import LiveSession, StateStore, replay
 from pil_research.live.archive import whole_decision
+from pil_research.live.memory import book_values
+from pil_research.live.payload import canonical
 from pil_research.types import InputError, InvariantError, Kills, Operator, Snapshot, StateError
 
 ROW = 200
@@ -586,6 +588,37 @@ def test_a_flattened_book_comes_back_to_the_byte(desk: Desk) -> None:
     desk.fill(d)
     desk.run(ROW + 2, ROW + 2)
     assert replay(desk.store).ok
+
+
+def test_a_kill_that_no_disk_takes_has_an_id_of_its_own(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon ignores an id it has sent: the same question keeps its id, the next slot and a remainder get another."""
+    desk.run(ROW, ROW)
+
+    def full(*_: Any) -> None:
+        raise StateError("disk full", code="COMMIT_FAILED")
+
+    monkeypatch.setattr(desk.store, "commit", full)
+    kills = Kills(book=True, who="ops", why="x")
+    first, again = (desk.session.on_slot(desk.snapshot(ROW + 1, kills=kills)) for _ in range(2))
+    assert first.orders and first.id == again.id and first.seq == 0 and "NOT_JOURNALLED" in codes(first)
+    desk.fill(first, 0.5)
+    rest, later = (desk.session.on_slot(desk.snapshot(row, kills=kills)) for row in (ROW + 1, ROW + 2))
+    assert len({first.id, rest.id, later.id}) == 3
+    desk.fill(rest)
+    assert (desk.positions == 0.0).all()
+
+
+def test_a_killed_book_without_usable_inputs_closes_what_is_left(desk: Desk) -> None:
+    """Asked again after half was filled, the refusal orders the other half, under another id."""
+    desk.run(ROW, ROW)
+    bad = {"asset_returns": "junk", "kills": Kills(book=True, who="ops", why="x")}
+    first, again = (desk.session.on_slot(desk.snapshot(ROW + 1, **bad)) for _ in range(2))
+    assert first.status == "flat" and first.orders and first.id == again.id
+    desk.fill(first, 0.5)
+    rest = desk.session.on_slot(desk.snapshot(ROW + 1, **bad))
+    assert rest.id != first.id and len(rest.orders) == len(first.orders)
+    desk.fill(rest)
+    assert (desk.positions == 0.0).all()
 
 
 def resume(desk: Desk, last: int) -> None:

@@ -107,7 +107,8 @@ def test_a_study_needs_every_report_on_one_panel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("break_it", "what"), [
     (lambda s: s.pop("ladder"), "ladder"), (lambda s: s.update(schema="pil.study/0"), "pil.study/0"),
-    (lambda s: s["sleeves"]["marginal"].pop("trend"), "marginal"), (lambda s: s["sleeves"]["levels"].pop("without trend"), "levels"),
+    (lambda s: s["sleeves"]["marginal"].pop("trend"), "marginal"),
+    (lambda s: s["sleeves"]["levels"].pop("without trend"), "levels"),
     (lambda s: s["overfitting"]["lag0"].update(pbo=float("nan")), "NaN")])
 def test_a_summary_that_does_not_fit_is_refused(break_it: Any, what: str, tmp_path: Path) -> None:
     broken = copy.deepcopy(STUDY["both"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import threading
 import time
@@ -87,6 +88,8 @@ def read_flows(path: str | None) -> dict[str, float]:
             if day.strip() != "session":
                 key = datetime.strptime(day.strip(), "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat()
                 found[key] = found.get(key, 0.0) + float(amount)
+                if not math.isfinite(found[key]):
+                    raise ValueError(f"{amount.strip()} is no amount")
     except (OSError, ValueError) as e:
         raise _bad(f"the flows cannot be read ({e}); give lines such as 2020-03-02,-250000", "flows", path,
                    "session,amount") from e

@@ -235,7 +235,8 @@ def _refused(self: LiveSession, name: str, s: Snapshot, error: Exception, reason
     full = f"{name}:held-{tries}"
     status = "flat" if kills.book else "halt" if memory.halted else "hold"
     decision, told = _quiet(self, s, full, _closing(s, kills), kills.book), (*reasons, why, *standing(memory), *_acting(kills))
-    if last is not None and _says(last) == (status, [(r.code, r.subject) for r in told], len(decision.orders)):
+    wanted = [(o.vehicle, o.side, o.quantity) for o in decision.orders]
+    if last is not None and _says(last) == (status, [(r.code, r.subject) for r in told], wanted):
         return _stored_answer(self.store, last)
     return _note(self, "held", full, s, decision, status, told, memory)
 
@@ -243,7 +244,7 @@ def _refused(self: LiveSession, name: str, s: Snapshot, error: Exception, reason
 def _says(row: Row) -> tuple[Any, ...]:
     """What a refusal said, so that a daemon that asks every second does not fill the disk with it."""
     return (row.payload["status"], [(r["code"], r["subject"]) for r in row.payload["reasons"]],
-            len(row.payload["decision"]["orders"]))
+            [(o["vehicle"], o["side"], o["quantity"]) for o in row.payload["decision"]["orders"]])
 
 # %% ../../nbs/32_session.ipynb #0127e9a8
 def _again(self: LiveSession, row: Row, given: Snapshot, kills: Kills) -> SlotDecision:
@@ -297,7 +298,14 @@ def _on_slot(self: LiveSession, snapshot: Snapshot, times: Mapping[str, pd.Times
             raise
         code = error.code if isinstance(error, PilError) else type(error).__name__
         told = (_killed_by(kills), Reason(code=ReasonCode.NOT_JOURNALLED, subject=code, message=str(error)[:200]))
-        return slot_decision(_quiet(self, given, "kill", _closing(given, kills), True), "flat", told, 0)
+        orders = _closing(given, kills)
+        return slot_decision(_quiet(self, given, _kill_name(self, given, orders), orders, True), "flat", told, 0)
+
+
+def _kill_name(self: LiveSession, s: Snapshot, orders: tuple[Order, ...]) -> str:
+    """Id of an answer that is in no journal: another one when there is something else to close, or at another slot."""
+    text = f"{s.session}|{s.slot}|{self._at.state.config_fingerprint}|{[(o.symbol, o.side, o.quantity) for o in orders]}"
+    return f"{sha(text.encode())[:16]}:kill"
 
 
 def _decide(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp] | None, kills: Kills) -> SlotDecision:

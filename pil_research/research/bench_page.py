@@ -184,7 +184,7 @@ LEGEND = ("\u2713 met, \u2715 missed, \u2026 not judged. Result: the peer's time
           "answers. Where a goal covers several K, its worst case is shown.")
 METHOD = {"Process": "one, all contenders in it; imports and memory in interpreters of their own",
           "Threads": "one for BLAS and for numba", "Order": "contenders in turns, in rotating order; medians",
-          "From returns": "both sides estimate the covariance first; covariance given: it is in place before the clock runs",
+          "From returns": "both sides estimate the covariance first; given: it stands before the clock runs",
           "Multiplied up": "a peer too slow to run whole is timed on a sample, and its row says so"}
 
 

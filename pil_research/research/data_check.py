@@ -168,13 +168,13 @@ def logged_warnings(runs: str | Path) -> list[str]:
 
 # %% ../../nbs/59b1_data_check.ipynb #1ab3e8be
 def _cells(values: Sequence[object]) -> str:
-    head = f'<th scope="row">{text(values[0])}</th>'
-    return head + "".join(f'<td class="left" style="white-space:normal">{text(v)}</td>' for v in values[1:])
+    head = f'<th scope="row" style="vertical-align:top">{text(values[0])}</th>'
+    return head + "".join(f'<td class="left" style="white-space:normal;vertical-align:top">{text(v)}</td>' for v in values[1:])
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> str:
     head = "".join(f'<th scope="col" class="left">{text(h)}</th>' for h in heads)
-    body = "".join(f'<tr style="vertical-align:top">{_cells(r)}</tr>' for r in rows)
+    body = "".join(f'<tr>{_cells(r)}</tr>' for r in rows)
     return (f'<div class="scroll"><table class="wide"><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>")
 
@@ -189,8 +189,8 @@ def rule_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         row["severity"] = "warning" if "warning" in (row["severity"], d["severity"]) else row["severity"]
     return sorted(rows.values(), key=lambda r: (r["stage"], r["severity"] != "warning", r["code"]))
 
-# %% ../../nbs/59b1_data_check.ipynb #0040fb31
-STAGES = {"import": "Raw files", "panel": "Panel as the reports read it"}
+# %% ../../nbs/59b1_data_check.ipynb #c48301e6
+STAGES = {"import": "raw files", "panel": "panel"}
 SHOWN = 60  # findings of one code on the page; all of them are in the record
 
 
@@ -200,7 +200,7 @@ def _details(record: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> s
         mine = [d for d in record["findings"] if (d["stage"], d["code"]) == (r["stage"], r["code"])]
         rows = [(d["column"] or "–", d["date"] or "–", d["file"], d["what"]) for d in mine[:SHOWN]]
         more = f"; the first {SHOWN} of {len(mine)}, all in {RECORD}" if len(mine) > SHOWN else ""
-        parts.append(section_html(f"{r['code']} ({len(mine)}, {STAGES[r['stage']].lower()})", _table(
+        parts.append(section_html(f"{r['code']} ({len(mine)}, {STAGES[r['stage']]})", _table(
             ("Column", "Date", "File", "Found"), rows, f"Rule: {r['rule']}{more}."), folded=True))
     return "".join(parts)
 
@@ -227,7 +227,7 @@ def data_check_html(record: Mapping[str, Any], warned: Mapping[str, Sequence[str
         As `logged_warnings`: these have no rule.
     """
     rules = rule_table(record)
-    heavy = sum(r["findings"] for r in rules if r["severity"] == "warning")
+    heavy = sum(d["severity"] == "warning" for d in record["findings"])
     rows = [(r["code"], STAGES[r["stage"]], r["severity"], r["findings"], r["rule"]) for r in rules]
     said = [(w, ", ".join(names)) for w, names in warned.items()]
     open_ends = "".join(f'<p class="banner">{text(line)}</p>' for line in logged) or "<p>None.</p>"
@@ -237,7 +237,7 @@ def data_check_html(record: Mapping[str, Any], warned: Mapping[str, Sequence[str
         "without a rule.</p>",
         section_html("Rules", _table(("Code", "Where", "Severity", "Findings", "What is done"), rows,
                                      "Every finding falls under one of these. Nothing is mended by hand.")),
-        section_html("What the reports say about the data", _table(("Note", "Reports"), said, "Notes and warnings of the newest "
+        section_html("Notes and warnings of the reports", _table(("Note", "Reports"), said, "Notes and warnings of the newest "
                      "runs, as on their pages.") if said else "<p>Nothing.</p>"),
         section_html("Warnings of the programs, without a rule", open_ends), _origin(record),
         section_html("Findings", _details(record, rules)), subtitle=str(record["name"]))

@@ -130,7 +130,8 @@ def run_summary(runs: str | Path, panel: Panel) -> dict[str, Any]:
                                    "files": {f["name"]: f["sha256"] for f in record["files"]}},
         "findings": {f"{r['stage']}.{r['code']}": r["findings"] for r in rule_table(record)},
         "draws": latest["ladder"]["params"].get("draws"), "config": latest["ladder"]["config_hash"],
-        "verdict": {"word": verdict.word, "action": verdict.action, "headline": verdict.headline, "gates": gates},
+        "verdict": {"word": verdict.word, "action": verdict.action, "headline": verdict.headline, "gates": gates,
+                    "notes": [n for n in verdict.notes if "did not run" in n]},
         "trials": verdict.ledger.get("count"), **_parts(latest)}))
 
 # %% ../../nbs/48_shared_study.ipynb #9e3489f2
