@@ -84,7 +84,7 @@ def rows(job: str, k: int, ours: dict[tuple[str, str], Call], others: dict[tuple
             if start == theirs_start or (peer, GIVEN) not in theirs:
                 share = (spent - took[f"{name}|{GIVEN}"]) / spent
                 why = f"the sample covariance is {share:.0%} of our time"
-                out.append(Row(job=job, case=f"K={k}, {name}, {start}", ours_s=spent, peer=peer, difference=far,
+                out.append(Row(job=job, case=f"K={k}, {name.split()[0]}, {start}", ours_s=spent, peer=peer, difference=far,
                                peer_s=took[f"{peer}|{theirs_start}"], compares=compares,
                                note=missed(note, ratio, least or 0.0, why), **goal_of(ratio, least, right=not far > most)))
     installed = {peer for peer, _ in others}

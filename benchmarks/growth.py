@@ -60,7 +60,8 @@ def in_sleeves(effort: Effort, allocate: Callable[[np.ndarray], np.ndarray], nam
     for engine in engines():
         took = alternate({str(k): on(engine, lambda s=s: np.asarray(allocate(s))) for k, s in stacks.items()},
                          effort.pick(1, 2, 5))
-        out.append((engine, (f"{name} of a stack, {engine}", sizes, {k: took[str(k)] / len(stacks[k]) for k in sizes})))
+        each = {k: took[str(k)] / len(stacks[k]) for k in sizes}
+        out.append((engine, (f"{name} of a stack, {engine.split()[0]}", sizes, each)))
     accel.use(False)
     return out
 

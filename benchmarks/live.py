@@ -112,7 +112,7 @@ def live_step(effort: Effort) -> list[Row]:
         if not met:
             note += f"; missed by a factor of {ours.median / limit:.2f}: " + (
                 "the time is the number of small numpy and pandas calls, not arithmetic" if m <= 50 else
-                "reading 3,000 symbols' window and targets, and the labelled snapshot's checks")
+                "rank correlations of the skill scores, the window's volatility and the hash of the inputs lead it")
         rows += [Row(job="live decision", case=f"{case}, build_target_book, warm", ours_s=ours.median, met=met, note=note,
                      goal=f"< {limit * 1e3:g} ms", difference=gap(cold.exposures, ours.exposures),
                      compares="exposures of the first session, aligned history against pandas frames"),

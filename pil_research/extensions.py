@@ -52,7 +52,8 @@ def _loaded(group: str, name: str, path: tuple[str, ...]) -> Callable[..., Any]:
     if not found:
         known = extension_names(group)
         raise _refuse(f"no installed package publishes {name!r} under {group}; "
-                      f"{'known: ' + ', '.join(known) if known else 'install the package that does'}", group, name, code="UNKNOWN_EXTENSION")
+                      f"{'known: ' + ', '.join(known) if known else 'install the package that does'}", group, name,
+                      code="UNKNOWN_EXTENSION")
     if len(found) > 1:
         owners = sorted("?" if p.dist is None else p.dist.name for p in found)
         raise _refuse(f"{name!r} of {group} is published {len(found)} times, by {', '.join(owners)}; uninstall all but one",

@@ -579,30 +579,28 @@ def test_an_integrator_with_a_past_of_its_own(desk: Desk, tmp_path: Path) -> Non
 
 def test_a_flattened_book_comes_back_to_the_byte(desk: Desk) -> None:
     """Whole numbers of the state stay whole: the journal of a restarted book has the hashes of one that ran on."""
-    desk.run(ROW, ROW)
     desk.equity *= 0.8
-    d = desk.session.on_slot(desk.snapshot(ROW + 1))
+    d = desk.session.on_slot(desk.snapshot(ROW + 2))
     assert d.numbers["governed_drawdown"] > 0.15 and (d.exposures == 0.0).all()
     before = canonical(book_values(desk.session.state))
     assert canonical(book_values(desk.restart().state)) == before
     desk.fill(d)
-    desk.run(ROW + 2, ROW + 2)
+    desk.run(ROW + 3, ROW + 3)
     assert replay(desk.store).ok
 
 
 def test_a_kill_that_no_disk_takes_has_an_id_of_its_own(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon ignores an id it has sent: the same question keeps its id, the next slot and a remainder get another."""
-    desk.run(ROW, ROW)
 
     def full(*_: Any) -> None:
         raise StateError("disk full", code="COMMIT_FAILED")
 
     monkeypatch.setattr(desk.store, "commit", full)
     kills = Kills(book=True, who="ops", why="x")
-    first, again = (desk.session.on_slot(desk.snapshot(ROW + 1, kills=kills)) for _ in range(2))
+    first, again = (desk.session.on_slot(desk.snapshot(ROW + 2, kills=kills)) for _ in range(2))
     assert first.orders and first.id == again.id and first.seq == 0 and "NOT_JOURNALLED" in codes(first)
     desk.fill(first, 0.5)
-    rest, later = (desk.session.on_slot(desk.snapshot(row, kills=kills)) for row in (ROW + 1, ROW + 2))
+    rest, later = (desk.session.on_slot(desk.snapshot(row, kills=kills)) for row in (ROW + 2, ROW + 3))
     assert len({first.id, rest.id, later.id}) == 3
     desk.fill(rest)
     assert (desk.positions == 0.0).all()
@@ -610,12 +608,11 @@ def test_a_kill_that_no_disk_takes_has_an_id_of_its_own(desk: Desk, monkeypatch:
 
 def test_a_killed_book_without_usable_inputs_closes_what_is_left(desk: Desk) -> None:
     """Asked again after half was filled, the refusal orders the other half, under another id."""
-    desk.run(ROW, ROW)
     bad = {"asset_returns": "junk", "kills": Kills(book=True, who="ops", why="x")}
-    first, again = (desk.session.on_slot(desk.snapshot(ROW + 1, **bad)) for _ in range(2))
+    first, again = (desk.session.on_slot(desk.snapshot(ROW + 2, **bad)) for _ in range(2))
     assert first.status == "flat" and first.orders and first.id == again.id
     desk.fill(first, 0.5)
-    rest = desk.session.on_slot(desk.snapshot(ROW + 1, **bad))
+    rest = desk.session.on_slot(desk.snapshot(ROW + 2, **bad))
     assert rest.id != first.id and len(rest.orders) == len(first.orders)
     desk.fill(rest)
     assert (desk.positions == 0.0).all()

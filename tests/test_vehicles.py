@@ -203,11 +203,12 @@ def test_a_kill_beside_an_option_opens_nothing(tmp_path: Path, how: str, shares:
     desk.run(ROW, ROW)
     desk.positions["S00"], desk.positions["S02"], desk.positions["S03"] = shares, 100.0, 0.0
     desk.session._at = desk.session._at._replace(expected=None)
-    quiet = tuple(replace(s, weights=s.weights.where(s.weights.index != "S00", 0.0)) for s in desk.snapshot(ROW + 1).sleeves or ())
+    gold = OPTION.index[OPTION["primary"] == "S00"]
+    quiet = tuple(replace(s, weights=s.weights.where(~s.weights.index.isin(gold), 0.0))
+                  for s in desk.snapshot(ROW + 1).sleeves or () if s.weights is not None)
     told: dict[str, Any] = {"kill": {"kills": Kills(book=True, who="ada", why="x")},
                             "symbol": {"kills": Kills(symbols=("S00",), who="ada", why="x")},
-                            "unwanted": {"sleeves": tuple(replace(s, weights=s.weights.where(~s.weights.index.isin(
-                                ["S00", "S01", "S02", "S03", "S04"]), 0.0)) for s in quiet)},
+                            "unwanted": {"sleeves": quiet},
                             "reduce_only": {"restricted": {"S00": "reduce_only"}}}[how]
     for row in (ROW + 1, ROW + 2):
         made = desk.snapshot(row, **told)

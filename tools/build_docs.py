@@ -101,7 +101,7 @@ def readme_start() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     sections = re.split(r"^(?=## )", text, flags=re.M)
     wanted = [s for s in sections if s.startswith(("## Two commands", "## Quickstart", "## In a daemon"))]
-    return re.sub(r"<!--.*?-->\n?", "", "\n".join(wanted)).replace("](docs/img/", "](img/")
+    return re.sub(r"<!--.*?-->\n?", "", "\n".join(wanted)).replace("](docs/", "](")
 
 
 def prepare(source: Path) -> None:

@@ -51,7 +51,7 @@ def result_text(row: Row) -> str:
         return f"exponent {row['exponent']:.2f}"
     if row["ratio"] is not None:
         both = row["peer_memory_mb"] and row["memory_mb"] is not None
-        return times(row["ratio"]) + (f", {row['memory_mb'] / row['peer_memory_mb']:.2g} of the memory" if both else "")
+        return times(row["ratio"]) + (f", {row['memory_mb'] / row['peer_memory_mb']:.2g} of memory" if both else "")
     return "" if row["memory_mb"] is None else f"{row['memory_mb']:,.0f} MB"
 
 
@@ -97,8 +97,9 @@ def plot_ratios(rows: Sequence[Row], *, ax: Axes) -> Axes:
             ax.plot([limit, r["ratio"]], [at, at], color=colour, linewidth=1.0, alpha=0.5)
             ax.plot([limit], [at], "|", color=INK, markersize=11, markeredgewidth=1.6)
         ax.plot([r["ratio"]], [at], "o" if r["met"] else "X", color=colour, markersize=6)
-        ax.annotate(times(r["ratio"]), (r["ratio"], at), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8.0,
-                    color=colour)
+        side = -1 if r["met"] is False else 1  # away from the goal's tick
+        ax.annotate(times(r["ratio"]), (r["ratio"], at), xytext=(7 * side, 0), textcoords="offset points", va="center",
+                    ha="left" if side > 0 else "right", fontsize=8.0, color=colour)
     ax.set_xscale("log")
     ax.axvline(1.0, color=MUTED, linewidth=1.0)
     ax.set_yticks(y, [_label(r) for r in shown], fontsize=8.0)
@@ -113,7 +114,7 @@ def _label(row: Row) -> str:
     engine = next((w for w in ("numba", "numpy") if w in str(row["case"])), "")
     mode = "batched" if "batched" in str(row["case"]) else "a call a session" if "a call" in str(row["case"]) else ""
     ours = ", ".join(x for x in (str(row["job"]), mode, engine) if x)
-    return f"{ours} : {str(row['peer']).removeprefix('import ')}"
+    return f"{ours}: {str(row['peer']).removeprefix('import ')}"
 
 # %% ../../nbs/58k_bench_page.ipynb #8309977b
 AXES = {"K": "sleeves K", "M": "symbols M", "T": "sessions T", "configurations": "configurations", "N": "columns N of CSCV"}
@@ -180,7 +181,7 @@ def summary(found: Mapping[str, Any]) -> tuple[str, str]:
 
 # %% ../../nbs/58k_bench_page.ipynb #dbbe2422
 LEGEND = ("\u2713 met, \u2715 missed, \u2026 not judged. Result: the peer's time over ours, above 1 we are faster; for growth, "
-          "the slope of log time on log size over the upper half of the range. Difference: largest absolute difference of the two "
+          "the slope of log time on log size over the upper half of the range. Difference: largest difference of the two "
           "answers. Where a goal covers several K, its worst case is shown.")
 METHOD = {"Process": "one, all contenders in it; imports and memory in interpreters of their own",
           "Threads": "one for BLAS and for numba", "Order": "contenders in turns, in rotating order; medians",
@@ -219,9 +220,9 @@ def bench_html(found: Mapping[str, Any], run_id: str = "") -> str:
 
 
 def _text_table(frame: pd.DataFrame, columns: Mapping[str, tuple[str, str | Callable[[Row], str]]], caption: str) -> str:
-    """A table of words: everything starts at the left and may wrap."""
-    body = table_html(frame, columns, caption=caption, corner="job", strong=(), css="wide facts")
-    return body.replace('<th scope="col">', '<th scope="col" class="left">')
+    """A table of words: everything starts at the left."""
+    body = table_html(frame, columns, caption=caption, corner="job", strong=(), css="wide")
+    return body.replace('<th scope="col">', '<th scope="col" class="left">').replace("<td>", '<td class="left">')
 
 
 def _list_html(title: str, items: Sequence[str]) -> str:
@@ -249,7 +250,7 @@ def _pictures(rows: Sequence[Row], goals: Sequence[Row]) -> str:
         plot_ratios(ratios, ax=ax)
         parts.append(section_html("Ratios", figure_html(
             svg(fig, "ratios", "Peer's time over ours, with the goal, for every ratio goal"),
-            "A dot right of its tick meets the goal; a cross does not, or gave another answer.")))
+            "A dot meets its goal, the tick; a cross does not.")))
     axes = [a for a in AXES if any(r["axis"] == a and r["curve"] for r in rows)]
     if axes:
         height = 2.3 * int(np.ceil(len(axes) / 2))

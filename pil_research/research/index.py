@@ -26,7 +26,7 @@ from .verdict import Verdict, coded_html, judge, verdict_table_html
 from ..types import PilError
 
 # %% auto #0
-__all__ = ['OWN_DATA', 'ACTIONS', 'Checked', 'moved_numbers', 'alarms_of', 'approval_state', 'checked_data', 'check_summary',
+__all__ = ['OWN_DATA', 'Checked', 'ACTIONS', 'moved_numbers', 'alarms_of', 'approval_state', 'checked_data', 'check_summary',
            'index_html', 'index_json', 'build_index']
 
 # %% ../../nbs/59e_index.ipynb #22a5e232
@@ -131,20 +131,7 @@ def _moved_section(moved: pd.DataFrame) -> str:
     table = f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return section_html("What moved since the run before", f'<div class="scroll">{table}</div>{more}')
 
-# %% ../../nbs/59e_index.ipynb #75ae116d
-ACTIONS: Mapping[str, str] = {
-    "ship_hrp": "Action: ship HRP at the judged configuration.",
-    "ship_1n_risk": "Action: ship 1/N-risk (equal weights after Stage 0, no tilt, same Stages 2 to 8).",
-    "none": "Action: none. Nothing may go live."}
-
-
-def _small_print(verdict: Verdict, approval: str) -> str:
-    d = verdict.data
-    what = (f"data: {d.get('name')} ({d.get('source')}), {d.get('test_n_obs') or d.get('n_obs')} sessions "
-            f"{d.get('test_start') or d.get('start')} to {d.get('test_end') or d.get('end')} · " if d else "")
-    return f"{what}trials in the ledger: {verdict.ledger.get('count')} · approval: {approval} · judged {verdict.judged}"
-
-
+# %% ../../nbs/59e_index.ipynb #d4c1a7e1
 Checked = tuple[dict[str, Any], dict[str, list[str]], list[str]]
 
 
@@ -176,6 +163,19 @@ def _data_line(checked: Checked | None) -> str:
     n, loose = len(checked[0]["findings"]), len(checked[2])
     return (f'<p>Data: <a href="{PAGE}">{n:,} findings in the raw files and the panel</a>, each with the rule '
             f'that was applied; {loose or "no"} warning{"" if loose == 1 else "s"} without one.</p>')
+
+# %% ../../nbs/59e_index.ipynb #75ae116d
+ACTIONS: Mapping[str, str] = {
+    "ship_hrp": "Action: ship HRP at the judged configuration.",
+    "ship_1n_risk": "Action: ship 1/N-risk (equal weights after Stage 0, no tilt, same Stages 2 to 8).",
+    "none": "Action: none. Nothing may go live."}
+
+
+def _small_print(verdict: Verdict, approval: str) -> str:
+    d = verdict.data
+    what = (f"data: {d.get('name')} ({d.get('source')}), {d.get('test_n_obs') or d.get('n_obs')} sessions "
+            f"{d.get('test_start') or d.get('start')} to {d.get('test_end') or d.get('end')} · " if d else "")
+    return f"{what}trials in the ledger: {verdict.ledger.get('count')} · approval: {approval} · judged {verdict.judged}"
 
 
 def index_html(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path, now: datetime) -> str:

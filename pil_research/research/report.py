@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from .. import __version__
+from ..allocators.engine import NUMPY, engine
 from ..config import PILConfig
 from .changes import changes_line, with_changes
 from ..types import InputError, plain
@@ -140,7 +141,7 @@ def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[
         frame.to_parquet(out / "data" / f"{name}.parquet")
     envelope = envelope_of(report, run_id, checks=checks, tables=tables, config_hash=config.fingerprint(), verdict=verdict,
                            data=_data_facts(facts), params=given, files_written=_hashes(out),
-                           warnings=[*warnings, *(str(n) for n in facts.get("notes", ()))])
+                           warnings=[*warnings, *_engine_note(), *(str(n) for n in facts.get("notes", ()))])
     (out / "result.json").write_text(json.dumps(envelope, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return envelope
 
@@ -155,6 +156,11 @@ def _data_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     extra = {k: facts[k] for k in ("test_start", "test_end", "test_n_obs") if k in facts}
     return {**{k: facts.get(k) for k in keys}, "sleeves": [str(s) for s in facts["sleeves"].index] if "sleeves" in facts else [],
             **extra}
+
+
+def _engine_note() -> list[str]:
+    """What computed HRP and ERC, where it was not numpy."""
+    return [] if engine() == NUMPY else [f"HRP and ERC were computed by the {engine()} engine; weights agree within 1e-12"]
 
 
 def _code_text(code: Mapping[str, Any]) -> str:
