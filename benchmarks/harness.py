@@ -187,7 +187,7 @@ def write_json(rows: Sequence[Row], path: Path, effort: Effort) -> dict[str, Any
     """All rows with versions; numbers raw."""
     path.parent.mkdir(parents=True, exist_ok=True)
     body = {"schema": "pil.bench/2", "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "effort": effort.name.lower(),
-            "threads": 1, "cores": os.cpu_count(), "versions": versions(),
+            "threads": 1, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "versions": versions(),
             "rows": [{**asdict(r), "ratio": r.ratio} for r in rows]}
     path.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return dict(json.loads(path.read_text(encoding="utf-8")))

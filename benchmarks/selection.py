@@ -60,7 +60,7 @@ def cscv_job(effort: Effort) -> list[Row]:
 def _holdout(case: str, ours: float, theirs: float | None, logits: np.ndarray, memory: float, returns: np.ndarray,
              blocks: int) -> list[Row]:
     """The strongest peer, run whole: time and memory both count."""
-    goal, run = ">= 5x at <= 0.1 of its memory", peers.holdout_logits()
+    goal, run = ">= 5x, <= 0.1 memory", peers.holdout_logits()
     if run is None or theirs is None:
         return [absent(JOB, case, ours, "holdout-backtest", goal)]
     peak, far = peak_mb(lambda: run(returns, blocks)), gap(logits, run(returns, blocks))

@@ -115,13 +115,11 @@ def test_back_again_is_another_adoption(tmp_path: Path) -> None:
 
 
 def test_an_adopted_book_that_was_changed_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A carried state that forgot a loss, written with every hash in order, is named by the replay."""
+    """A carried state that forgot what is held, written with every hash in order, is named by the replay."""
     def forgetful(state: BookState, fingerprint: str) -> BookState:
         kept = carry_over(state, fingerprint)
-        marks = {k: v for k, v in kept.values.items() if "mark" in k and isinstance(v, tuple)}
-        assert marks
-        lower = {k: tuple(0.9 * x if isinstance(x, float) else x for x in v) for k, v in marks.items()}
-        return replace(kept, values={**kept.values, **lower})
+        assert any(kept.values["exposures"][0])
+        return replace(kept, values={**kept.values, "exposures": ((0.0,) * len(kept.symbols),)})
 
     desk = desk_with_a_past(tmp_path)
     with monkeypatch.context() as patch:

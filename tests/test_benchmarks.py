@@ -200,7 +200,7 @@ def test_docs_block_replaces_only_what_stands_between_its_markers(tmp_path: Path
     text = doc.read_text()
     page.write_docs(doc, found_of(rows))
     assert doc.read_text() == text and text.startswith("# Title\n") and text.endswith("\n\nrest\n") and "old" not in text
-    assert "0 of 1 goals met" in text and "too slow" in text and "n \\| m" in text and "quick run" in text
+    assert "0 of 1 goals met" in text and "too slow" in text and "n \\| m" in text and "Quick run: small sizes" in text
     for broken in ("no markers", f"{page.END} {page.BEGIN}", f"{page.BEGIN}{page.BEGIN}{page.END}"):
         doc.write_text(broken)
         with pytest.raises(InputError, match="once each"):

@@ -39,7 +39,7 @@ def standing_lines(store: Any) -> list[str]:
     waits = {"adopted, not confirmed": bool(memory.adopting), "halted": memory.halted, "reducing after holds": memory.reducing,
              f"position breaks: {', '.join(sorted(memory.breaks))}": bool(memory.breaks),
              "universe lost": bool(memory.universe), "a kill waits for the next decision": bool(memory.kills)}
-    kills = book["values"].get("kills") or ()
+    kills: Any = book["values"].get("kills") or ()
     waits[f"kill latched by {kills[3] if len(kills) > 3 and kills[3] else 'somebody'}"] = any(bool(k) for k in kills[:3])
     last = f"{book['last_session']} {book['last_slot']}".strip()
     return [f"configuration {book['config_fingerprint']}", f"journal row {store.seq}, last decision {last or 'none'}",

@@ -175,7 +175,7 @@ def summary(found: Mapping[str, Any]) -> tuple[str, str]:
     n = goal_counts(found["rows"])
     judged = n["met"] + n["missed"]
     rest = f"; {n['not judged']} not judged (see the notes)" if n["not judged"] else ""
-    rough = {"quick": "quick run: small sizes, few repetitions, rough ratios. ", "tiny": "tiny run: shows that the jobs run; no "
+    rough = {"quick": "Quick run: small sizes, few repetitions, rough ratios. ", "tiny": "Tiny run: shows that the jobs run; no "
              "figure means anything. "}.get(str(found["effort"]), "")
     return f"{n['met']} of {judged} goals met", rough + f"{n['missed']} missed{rest}."
 
@@ -218,7 +218,7 @@ def bench_html(found: Mapping[str, Any], run_id: str = "") -> str:
                      folded=True),
         section_html("How it was measured", facts_html({**METHOD, **{f"{k}, version": v for k, v in found["versions"].items()}})))
 
-
+# %% ../../nbs/58k_bench_page.ipynb #2e6d0255
 def _text_table(frame: pd.DataFrame, columns: Mapping[str, tuple[str, str | Callable[[Row], str]]], caption: str) -> str:
     """A table of words: everything starts at the left."""
     body = table_html(frame, columns, caption=caption, corner="job", strong=(), css="wide")
@@ -238,7 +238,8 @@ def _rows_of(found: Mapping[str, Any]) -> list[Row]:
 
 
 def _when(found: Mapping[str, Any]) -> str:
-    return f"{found['created']}, {found['effort']} run, {found['threads']} thread, machine with {found['cores']} cores"
+    load = f", load average {found['load']:g} at the end" if "load" in found else ""
+    return f"{found['created']}, {found['effort']} run, {found['threads']} thread, machine with {found['cores']} cores{load}"
 
 # %% ../../nbs/58k_bench_page.ipynb #fbe5ce00
 def _pictures(rows: Sequence[Row], goals: Sequence[Row]) -> str:
@@ -273,7 +274,7 @@ def docs_block(found: Mapping[str, Any]) -> str:
     rows = _rows_of(found)
     goals, (count, rest) = goal_rows(rows), summary(found)
     frame = bench_frame(goals)
-    lines = [f"**{count}.** {rest[0].upper()}{rest[1:]} {_when(found)}.", "", *_markdown(frame.drop(columns="note"))]
+    lines = [f"**{count}.** {rest} {_when(found)}.", "", *_markdown(frame.drop(columns="note"))]
     why = [f"- {r['job']}, {r['case']}{' beside ' + str(r['peer']) if r['peer'] else ''}: {r['note']}"
            for r in goals if r["met"] is False]
     open_ = [f"- {r['job']}, {r['case']}{' beside ' + str(r['peer']) if r['peer'] else ''}: {r['note']}"

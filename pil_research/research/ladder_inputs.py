@@ -5,12 +5,14 @@
 # %% ../../nbs/59b_ladder_inputs.ipynb #0b3b29ea
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
 
+from .. import accel
 from ..config import PILConfig
 from .data import default_panel, load_panel, synthetic_panel
 from .ladder_study import LadderStudy, ladder_study
@@ -31,6 +33,8 @@ def load_data(parameters: Mapping[str, Any]) -> Panel:
     InputError
         The folder has defects, the wheel is absent, or the period is empty.
     """
+    if os.environ.get("PIL_ACCEL"):
+        accel.from_environment()
     start, end = parameters.get("start") or None, parameters.get("end") or None
     source = panel_source(str(parameters.get("data", "default")))
     with tqdm(total=2, desc="data", unit="part") as bar:

@@ -20,12 +20,13 @@ from .verdict import judge
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['SCHEMA', 'NEEDED', 'FACTS', 'RUNG', 'SLEEVE', 'MARGIN', 'LEVEL', 'REHEARSAL', 'PBO', 'KNOB', 'GUARD', 'EVENT', 'DAY',
-           'FIGURES', 'content_hash', 'run_summary', 'check_summary', 'write_study', 'read_study']
+__all__ = ['SCHEMA', 'NEEDED', 'EXTRA', 'FACTS', 'RUNG', 'SLEEVE', 'MARGIN', 'LEVEL', 'REHEARSAL', 'PBO', 'KNOB', 'GUARD',
+           'EVENT', 'DAY', 'FIGURES', 'content_hash', 'run_summary', 'check_summary', 'write_study', 'read_study']
 
 # %% ../../nbs/48_shared_study.ipynb #ef3b718a
 SCHEMA = "pil.study/1"
-NEEDED = ("ladder", "overfitting", "stress", "sensitivity", "guards", "sleeves", "shadow")
+NEEDED = ("ladder", "overfitting", "stress", "sensitivity", "sleeves")
+EXTRA = ("guards", "shadow")  # informative: kept when they were run
 FACTS = ("name", "source", "start", "end", "n_obs", "n_symbols", "test_start", "test_end", "test_n_obs")
 RUNG = ("net_sharpe_lag0", "net_sharpe_lag1", "difference", "low", "high", "prob_better", "gross_sharpe", "vol", "max_drawdown",
         "turnover", "cost_bps", "effective_n")
@@ -80,11 +81,12 @@ def _stress(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parts(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     t = {name: runs[name]["tables"] for name in NEEDED}
-    checks = runs["shadow"]["checks"]
+    guards = runs["guards"]["tables"]["effects"] if "guards" in runs else {}
+    checks = runs["shadow"]["checks"] if "shadow" in runs else []
     return {"sleeves": _sleeves(t["sleeves"]), "ladder": _ladder(t["ladder"]),
             "overfitting": {lag: {k: t["overfitting"][lag]["facts"].get(k) for k in PBO} for lag in ("lag0", "lag1")},
             "sensitivity": {"knobs": _rows(t["sensitivity"]["knobs"], KNOB), "grid": t["sensitivity"]["grid"]},
-            "stress": _stress(runs["stress"]), "guards": _rows(t["guards"]["effects"], GUARD),
+            "stress": _stress(runs["stress"]), "guards": _rows(guards, GUARD),
             "shadow": {c["id"]: {k: c[k] for k in ("value", "limit", "status")} for c in checks}}
 
 # %% ../../nbs/48_shared_study.ipynb #7272b2f5
@@ -113,11 +115,12 @@ def run_summary(runs: str | Path, panel: Panel) -> dict[str, Any]:
         A report is missing, or two have other data or another configuration.
     """
     latest = newest_runs(read_runs(runs))
-    missing = [r for r in NEEDED if r not in latest or latest[r].get("damaged")]
+    latest = {k: r for k, r in latest.items() if not r.get("damaged")}
+    missing = [r for r in NEEDED if r not in latest]
     if missing:
         raise InputError(f"a study needs a sound run of every report, got none of {missing}; run pil validate --runs {runs}",
                          code="NO_RUNS", field="runs", value=missing)
-    one = {(latest[r]["data"].get("hash"), latest[r]["config_hash"]) for r in NEEDED}
+    one = {(latest[r]["data"].get("hash"), latest[r]["config_hash"]) for r in (*NEEDED, *EXTRA) if r in latest}
     if len(one) > 1:
         raise InputError("the runs of a study must share data and configuration, got several; run pil validate again",
                          code="MIXED_RUNS", field="runs", value=len(one), limit=1)
@@ -143,7 +146,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
     InputError
         With the first thing that does not fit.
     """
-    need = ("data", "findings", "verdict", "trials", *NEEDED)
+    need = ("data", "findings", "verdict", "trials", *NEEDED, *EXTRA)
     missing = [k for k in need if k not in summary]
     if summary.get("schema") != SCHEMA or missing:
         raise InputError(f"a summary must follow {SCHEMA}, got {summary.get('schema')!r} without {missing}", code="BAD_SUMMARY",
