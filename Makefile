@@ -31,7 +31,7 @@ demo: $(STAMP)  ## validate on real futures with small settings; prints gates, a
 	$(BIN)/pil demo
 
 test: $(STAMP)  ## every test; see CONTRIBUTING.md for what each part proves
-	@echo "[test] about 3,100 tests in three to four minutes on two cores"
+	@echo "[test] about 4,400 tests in about ten minutes on two cores"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)  ## the slow tier as well
@@ -51,8 +51,8 @@ lint: $(STAMP)  ## ruff and mypy --strict on the exported package
 docs: $(STAMP)  ## the documentation site in _docs/html; about a minute, nothing is fetched
 	$(BIN)/python tools/build_docs.py
 
-bench: $(STAMP)  ## speed beside riskfolio-lib and skfolio, as ratios
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP)  ## speed, memory and growth beside other libraries, as ratios; about half an hour
+	$(BIN)/pil bench
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=.

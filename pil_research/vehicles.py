@@ -111,18 +111,14 @@ class VehicleLots(LotRule):
 
     def missed(self, e: Floats) -> Floats | None:
         """How far options keep each exposure `(1, M)` from its target; None when they keep none."""
-        if not self.book.groups:
-            return None
         out = np.zeros(e.shape)
         for i in self.book.groups:
-            plan = self._plans.get((i, float(e[0, i])))
-            out[0, i] = 0.0 if plan is None else plan.missed
+            out[0, i] = getattr(self._plans.get((i, float(e[0, i]))), "missed", 0.0)
         return out if np.count_nonzero(np.abs(out) > 1e-12) else None
 
     def use(self, e: Floats) -> float:
         """Margin and funded longs as a fraction of equity; 0 while no margin is known to be needed."""
-        margin, funded = self.money(e)
-        return margin + funded if margin > 0.0 else 0.0
+        return sum(needed) if (needed := self.money(e))[0] > 0.0 else 0.0
 
     def money(self, e: Floats) -> tuple[float, float]:
         """Margin of the contracts and price of the funded longs, as fractions of equity."""

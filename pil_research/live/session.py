@@ -89,7 +89,6 @@ class LiveSession:
 
     def acknowledge(self, *, who: str, why: str) -> Row:
         """An operator has looked: end a halt, a reduction, position breaks, a lost universe, and the wait after `adopt`.
-
         InputError ``NO_OPERATOR``, or ``ADOPTION_UNSEEN``: the adopted configuration has not decided yet.
         """
         return _acknowledge(self, who, why)
