@@ -26,7 +26,7 @@ from ..types import InputError, plain
 
 # %% auto #0
 __all__ = ['SCHEMA', 'new_run_id', 'package_root', 'source_hash', 'code_version', 'report_schema', 'check_envelope',
-           'envelope_of', 'write_run', 'without_folders', 'result_text', 'read_runs', 'newest_runs', 'damage_of']
+           'envelope_of', 'read_runs', 'newest_runs', 'write_run', 'without_folders', 'result_text', 'damage_of']
 
 # %% ../../nbs/59_report.ipynb #0a3b7317
 def new_run_id(parameters: Mapping[str, Any], now: datetime) -> str:
@@ -102,6 +102,47 @@ def envelope_of(report: str, run_id: str, *, verdict: Mapping[str, Any], checks:
            "files": files_written, "warnings": warnings}
     check_envelope(out)
     return out
+
+# %% ../../nbs/59_report.ipynb #6c26c14d
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+
+
+def _result_in(folder: Path) -> dict[str, Any]:
+    """The result of a run folder; status error when it cannot be trusted."""
+    digest = ""
+    try:
+        raw = (folder / "result.json").read_bytes()
+        digest, result = "sha256:" + hashlib.sha256(raw).hexdigest(), dict(json.loads(raw))
+        check_envelope(result)
+        if (result["report"], result["run_id"]) != (folder.parent.name, folder.name):
+            raise InputError(f"it says {result['report']} {result['run_id']}", code="BAD_RESULT", field="run_id")
+    except (ValueError, OSError) as e:
+        why = "absent" if isinstance(e, FileNotFoundError) else f"damaged: {' '.join(str(e).split())[:120]}"
+        result = {"report": folder.parent.name, "run_id": folder.name, "created": "", "data": {}, "code": {}, "params": {},
+                  "checks": [], "tables": {}, "files": [], "warnings": [], "damaged": True,
+                  "verdict": {"status": "error", "headline": f"result.json is {why}", "action": "none"}}
+    return {**result, "sha256": digest, "link": f"{folder.parent.name}/{folder.name}/report.html"}
+
+
+def _run_before(out: Path, report: str, run_id: str) -> dict[str, Any] | None:
+    """The newest complete run of `report` older than `run_id` beside the folder `out`."""
+    home = out.resolve().parent
+    older = [p for p in home.glob("*") if home.name == report and p.is_dir() and _RUN_ID.fullmatch(p.name) and p.name < run_id]
+    return _result_in(max(older, key=lambda p: p.name)) if older else None
+
+
+def read_runs(runs: str | Path) -> list[dict[str, Any]]:
+    """Results of all complete runs, newest first; a damaged one has status error and ``damaged``."""
+    folders = [p for p in Path(runs).glob("*/*") if p.is_dir() and _RUN_ID.fullmatch(p.name)]
+    return sorted(map(_result_in, folders), key=lambda r: (str(r["run_id"]), str(r["report"])), reverse=True)
+
+
+def newest_runs(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Newest run of each report, out of `read_runs`."""
+    latest: dict[str, dict[str, Any]] = {}
+    for run in found:
+        latest.setdefault(str(run["report"]), dict(run))
+    return latest
 
 # %% ../../nbs/59_report.ipynb #39f60017
 def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[Mapping[str, str]], str], config: PILConfig,
@@ -184,47 +225,6 @@ def result_text(envelope: Mapping[str, Any]) -> str:
     return "\n".join([f"{verdict.get('word') or verdict['status']}: {verdict['headline']}", "", *lines, "",
                       f"{data['name']}: {data.get('test_n_obs') or data['n_obs']} sessions "
                       f"{data.get('test_start') or data['start']} to {data.get('test_end') or data['end']}"])
-
-# %% ../../nbs/59_report.ipynb #6c26c14d
-_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
-
-
-def _result_in(folder: Path) -> dict[str, Any]:
-    """The result of a run folder; status error when it cannot be trusted."""
-    digest = ""
-    try:
-        raw = (folder / "result.json").read_bytes()
-        digest, result = "sha256:" + hashlib.sha256(raw).hexdigest(), dict(json.loads(raw))
-        check_envelope(result)
-        if (result["report"], result["run_id"]) != (folder.parent.name, folder.name):
-            raise InputError(f"it says {result['report']} {result['run_id']}", code="BAD_RESULT", field="run_id")
-    except (ValueError, OSError) as e:
-        why = "absent" if isinstance(e, FileNotFoundError) else f"damaged: {' '.join(str(e).split())[:120]}"
-        result = {"report": folder.parent.name, "run_id": folder.name, "created": "", "data": {}, "code": {}, "params": {},
-                  "checks": [], "tables": {}, "files": [], "warnings": [], "damaged": True,
-                  "verdict": {"status": "error", "headline": f"result.json is {why}", "action": "none"}}
-    return {**result, "sha256": digest, "link": f"{folder.parent.name}/{folder.name}/report.html"}
-
-
-def _run_before(out: Path, report: str, run_id: str) -> dict[str, Any] | None:
-    """The newest complete run of `report` older than `run_id` beside the folder `out`."""
-    home = out.resolve().parent
-    older = [p for p in home.glob("*") if home.name == report and p.is_dir() and _RUN_ID.fullmatch(p.name) and p.name < run_id]
-    return _result_in(max(older, key=lambda p: p.name)) if older else None
-
-
-def read_runs(runs: str | Path) -> list[dict[str, Any]]:
-    """Results of all complete runs, newest first; a damaged one has status error and ``damaged``."""
-    folders = [p for p in Path(runs).glob("*/*") if p.is_dir() and _RUN_ID.fullmatch(p.name)]
-    return sorted(map(_result_in, folders), key=lambda r: (str(r["run_id"]), str(r["report"])), reverse=True)
-
-
-def newest_runs(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Newest run of each report, out of `read_runs`."""
-    latest: dict[str, dict[str, Any]] = {}
-    for run in found:
-        latest.setdefault(str(run["report"]), dict(run))
-    return latest
 
 # %% ../../nbs/59_report.ipynb #8f885e0a
 def damage_of(runs: str | Path, run: Mapping[str, Any]) -> list[str]:
