@@ -27,7 +27,7 @@ $(STAMP): requirements.lock setup.py settings.ini pyproject.toml
 	@echo "[setup] done"
 
 demo: $(STAMP)  ## validate on real futures with small settings; prints gates, action and the path of the index
-	@echo "[demo] every report on real futures with small settings, then the verdict: about four minutes, two reports at a time"
+	@echo "[demo] every report on real futures with small settings, then the verdict: about five minutes, two reports at a time"
 	$(BIN)/pil demo
 
 test: $(STAMP)  ## every test; see CONTRIBUTING.md for what each part proves
