@@ -23,13 +23,11 @@ def hidden(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "code" and first.startswith(("#|hide", "#|default_exp"))
 
 
-def _with_files(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def with_files(text: str) -> str:
     """The block below a `<!-- file: PATH -->` line is that file."""
     def block(found: re.Match[str]) -> str:
         return f"{found[1]}{(ROOT / found[2]).read_text(encoding='utf-8').rstrip()}\n```"
-    if cell.cell_type == "markdown":
-        cell.source = re.sub(r"(<!-- file: (\S+) -->\n```python\n).*?\n```", block, cell.source, flags=re.S)
-    return cell
+    return re.sub(r"(<!-- file: (\S+) -->\n```python\n).*?\n```", block, text, flags=re.S)
 
 
 def readme(source: Path) -> str:
@@ -47,13 +45,12 @@ def readme(source: Path) -> str:
             cell.source = cell.source.replace("](../", "](")
     nb.cells = [c for c in nb.cells if c.source.strip()]
     nb.metadata["language_info"] = {"name": "python"}
-    nb.cells = [_with_files(c) for c in nb.cells]
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources.get("outputs"):
         raise SystemExit(f"{source.name} holds figures ({', '.join(resources['outputs'])}); keep the index free of plots")
     lines = [x.rstrip() for x in text.strip().split("\n")]
     note = f"<!-- Written by tools/build_readme.py from nbs/{source.name}; edit the notebook. -->"
-    return "\n".join([note, "", *[x for i, x in enumerate(lines) if x or (i and lines[i - 1])]]) + "\n"
+    return with_files("\n".join([note, "", *[x for i, x in enumerate(lines) if x or (i and lines[i - 1])]]) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
