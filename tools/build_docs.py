@@ -79,13 +79,20 @@ def modules() -> list[str]:
     return found
 
 
+def only_names(module: str) -> bool:
+    """True for a module that defines nothing and lists names of others."""
+    tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    return not any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body)
+
+
 def api_pages(source: Path) -> str:
     """One page a module; returns the contents page."""
     (source / "api").mkdir()
     rows = {"Core": [], "Stages": [], "Estimators and allocators": [], "Live": [], "Research": []}
     for name in modules():
         short = name.removeprefix("pil_research.")
-        text = "\n".join([f"# {short}", "", "```{eval-rst}", f".. automodule:: {name}", "   :members:", "```", ""])
+        again = ["   :no-index:"] if only_names(name) else []  # names of other pages: linked there, shown here
+        text = "\n".join([f"# {short}", "", "```{eval-rst}", f".. automodule:: {name}", "   :members:", *again, "```", ""])
         (source / "api" / f"{short}.md").write_text(text, encoding="utf-8")
         kind = {"stages": "Stages", "estimators": "Estimators and allocators", "allocators": "Estimators and allocators",
                 "live": "Live", "research": "Research"}.get(short.split(".")[0], "Core")

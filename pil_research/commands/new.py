@@ -175,7 +175,7 @@ if __name__ == "__main__":
 # %% ../../nbs/60j_new_command.ipynb #a751dbcf
 README = """# {name}
 
-A project of [pil_research](https://pypi.org/project/pil-research/), made by `pil new`. **The market in `panel/` is invented**
+A project of pil_research, made by `pil new`. **The market in `panel/` is invented**
 ({what}): it shows that everything runs, and is evidence of nothing.
 
 ## Five commands
