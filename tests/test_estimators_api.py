@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ from pil_research.types import InputError
 
 KINDS: tuple[type[AllocatorBase], ...] = (HRP, ERC, InverseVol, EqualWeight, Ladder)
 NAMES = ["trend", "carry", "vol", "macro", "pairs"]
+
+
+@pytest.fixture(autouse=True)
+def _own_plot_settings() -> Iterator[None]:
+    """Some peers change matplotlib's settings when they are imported; other tests must not see that."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        yield
 
 
 def table(rows: int = 400, seed: int = 0) -> pd.DataFrame:
