@@ -76,7 +76,7 @@ from pathlib import Path
 
 from pil_research.config import PILConfig
 from pil_research.integrator import PortfolioIntegrator
-from pil_research.live import LiveSession, SlotCalendar, StateStore, read_kills
+from pil_research.live import LiveSession, SlotCalendar, StateStore, slot_to_ask
 from pil_research.live.broker import PaperBroker
 from pil_research.research.data import load_panel
 from pil_research.research.paper_market import PanelMarket
@@ -88,20 +88,15 @@ DESK, APPROVAL, SESSIONS = HERE / "desk", HERE / "runs" / "approval.json", 5
 
 def daemon(desk, folder, integrator):
     """`desk` is yours: wait, which gives the time or None to end; snapshot; send; note."""
-    again, kill = True, folder / "KILL"
+    again = True
     with StateStore(folder / "store.sqlite") as store:  # in use, damaged, rolled back: no daemon
-        session = LiveSession(store, integrator, kill_file=kill)
+        session = LiveSession(store, integrator, kill_file=folder / "KILL")
         while now := desk.wait():
-            day = now.tz_convert(session.calendar.zone).tz_localize(None).normalize()
-            if not session.calendar.is_session(day) or now >= session.calendar.hours(day)[1]:
-                continue
-            slot, memory = session.due(now, day).slot, session.memory
-            done = memory.done if memory.session == day.date().isoformat() else ()
-            ask = slot.name if slot else done[-1] if done and (again or read_kills(kill)) else None
-            if ask is None:  # nothing due, nothing left unsent by the last process, no kill
+            asked = slot_to_ask(session, now, again=again)
+            if asked is None:  # nothing due, nothing left unsent by the last process, no kill
                 continue
             try:  # the decision is on disk before it comes back
-                again, decision = False, session.on_slot(desk.snapshot(day, ask, now))
+                again, decision = False, session.on_slot(desk.snapshot(*asked, now))
             except InputError as error:  # the question was wrong: nothing decided, so hold
                 desk.note(error)
                 continue

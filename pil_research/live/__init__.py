@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Difference', 'Due', 'Entry', 'LiveSession', 'Reason', 'ReasonCode', 'Replay', 'Row', 'SessionLimits', 'SessionMemory',
            'Slot', 'SlotCalendar', 'SlotDecision', 'StateStore', 'event_reason', 'read_kills', 'replay',
-           'replay_command', 'slots', 'adopt']
+           'replay_command', 'slot_to_ask', 'slots', 'adopt']
 
 # %% ../../nbs/35_live_names.ipynb #53624d74
 from .adopt import adopt
@@ -15,10 +15,10 @@ from .kills import read_kills
 from .replay import Difference, Replay, replay, replay_command
 from .journal import Entry, Row
 from .memory import SessionMemory, SlotDecision
-from .session import LiveSession
+from .session import LiveSession, slot_to_ask
 from .store import StateStore
 
 # %% ../../nbs/35_live_names.ipynb #8bc43ce3
 _all_ = ["Difference", "Due", "Entry", "LiveSession", "Reason", "ReasonCode", "Replay", "Row", "SessionLimits",
          "SessionMemory", "Slot", "SlotCalendar", "SlotDecision", "StateStore", "event_reason", "read_kills", "replay",
-         "replay_command", "slots", "adopt"]
+         "replay_command", "slot_to_ask", "slots", "adopt"]

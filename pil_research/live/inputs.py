@@ -50,7 +50,7 @@ def check_order(self: LiveSession, slot: Slot, decided: pd.Timestamp) -> list[Re
     if not decided < closes:
         raise InputError(f"{day} {slot.name} is over: it is {decided}, after the close; decide the next session",
                          code="SLOT_OVER", field="decided_at", value=str(decided), limit=str(closes))
-    done = memory.done if day == memory.session else ()
+    done = memory.done_on(slot.session)
     reasons = _check_event(self, slot, done, decided) if slot.name.startswith("event-") else _check_due(self, slot, done, decided)
     skipped = self.calendar.sessions_between(pd.Timestamp(memory.session), slot.session) - 1 if memory.session else 0
     if skipped > 0:

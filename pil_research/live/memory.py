@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..integrator import PortfolioIntegrator
 from .archive import Reader, whole_decision
@@ -52,6 +53,10 @@ class SessionMemory:
     kills: tuple[Any, ...] = ()  # of a kill that no decision has latched yet
     adopting: str = ""  # fingerprint of a configuration that waits for confirmation
     universe: tuple[str, ...] = ()  # names before too many vanished, until they are back or acknowledged
+
+    def done_on(self, session: pd.Timestamp) -> tuple[str, ...]:
+        """Slots decided in a session, in order."""
+        return self.done if self.session == session.date().isoformat() else ()
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> SessionMemory:

@@ -30,7 +30,7 @@ from .store import StateStore
 from ..types import BookState, Decision, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
 
 # %% auto #0
-__all__ = ['LiveSession']
+__all__ = ['LiveSession', 'slot_to_ask']
 
 # %% ../../nbs/32_session.ipynb #dfbd51bd
 class LiveSession:
@@ -70,8 +70,7 @@ class LiveSession:
 
     def due(self, now: pd.Timestamp, session: pd.Timestamp) -> Due:
         """The slot to run at `now`: see `SlotCalendar.due`."""
-        done = self.memory.done if self.memory.session == session.date().isoformat() else ()
-        return self.calendar.due(now, session, done)
+        return self.calendar.due(now, session, self.memory.done_on(session))
 
     def on_slot(self, snapshot: Snapshot, *, times: Mapping[str, pd.Timestamp] | None = None) -> SlotDecision:
         """Decide a slot, durably; asked again, give the first answer.
@@ -92,6 +91,26 @@ class LiveSession:
         InputError ``NO_OPERATOR``, or ``ADOPTION_UNSEEN``: the adopted configuration has not decided yet.
         """
         return _acknowledge(self, who, why)
+
+# %% ../../nbs/32_session.ipynb #f503131f
+def slot_to_ask(session: LiveSession, now: pd.Timestamp, *, again: bool = False) -> tuple[pd.Timestamp, str] | None:
+    """Session and slot to ask `LiveSession.on_slot` about; None when there is nothing to ask.
+
+    Parameters
+    ----------
+    session : LiveSession
+    now : Timestamp
+        With a zone.
+    again : bool
+        Ask for the last slot decided today too: after a start, its orders may never have left.
+    """
+    day = now.tz_convert(session.calendar.zone).tz_localize(None).normalize()
+    if not session.calendar.is_session(day) or now >= session.calendar.hours(day)[1]:
+        return None
+    due, done = session.due(now, day).slot, session.memory.done_on(day)
+    if due is not None:
+        return day, due.name
+    return (day, done[-1]) if done and (again or read_kills(session.kill_file)) else None
 
 # %% ../../nbs/32_session.ipynb #4344779a
 class _Built(NamedTuple):
@@ -131,7 +150,7 @@ def _next_memory(self: LiveSession, s: Snapshot, p: Prepared | None, added: floa
     key, hold = f"{day} {s.slot}", p is None or p.hold
     holds = (old.holds if old.held_slot == key else old.holds + 1) if hold else 0
     same = old.session == day
-    done = old.done if same else ()
+    done = old.done_on(s.session)
     return SessionMemory(
         session=day if p is not None or same else old.session,
         done=(*done, s.slot) if p is not None else old.done,

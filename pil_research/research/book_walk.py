@@ -62,7 +62,7 @@ def walk_to_last_session(panel: Panel, config: PILConfig, *, sessions: int = 250
         raise InputError(f"sessions must be from 1 to {n - 2} on this panel, got {sessions}", code="TOO_SHORT",
                          field="sessions", value=sessions, limit=n - 2)
     first, arrays, carry = n - sessions, panel_arrays(panel), CarryCosts()
-    returns, targets = panel.returns.to_numpy(dtype=np.float64), panel.target_array()
+    returns, targets = arrays.returns, arrays.targets
     published = snapshot_at(panel, panel.dates[first], equity=None).sleeves or ()
     history = history_from_frames(panel.returns.iloc[:first], published, panel.dates[first])
     book, held, equities, gross = PortfolioIntegrator(config), np.zeros(m), [], []

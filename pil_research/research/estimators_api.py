@@ -20,16 +20,16 @@ from ..types import InputError
 Floats = NDArray[np.float64]
 
 # %% auto #0
-__all__ = ['Floats', 'check_table', 'AllocatorBase', 'check_rows', 'HRP', 'ERC', 'InverseVol', 'EqualWeight', 'Ladder']
+__all__ = ['Floats', 'check_table', 'AllocatorBase', 'HRP', 'ERC', 'InverseVol', 'EqualWeight', 'Ladder']
 
 # %% ../../nbs/47_estimators_api.ipynb #6c124a42
-def check_table(X: Any) -> tuple[Floats, list[str] | None]:
+def check_table(X: Any, *, rows: int = 2) -> tuple[Floats, list[str] | None]:
     """Returns as an array (T, K), and the names of the columns when there are any.
 
     Raises
     ------
     InputError
-        Not two-dimensional, fewer than two rows, no column, not numbers, infinite, or a column name twice.
+        Not two-dimensional, fewer than `rows` rows, no column, not numbers, infinite, or a column name twice.
     """
     names = [str(c) for c in X.columns] if isinstance(X, pd.DataFrame) else None
     if names is not None and len(set(names)) < len(names):
@@ -41,9 +41,9 @@ def check_table(X: Any) -> tuple[Floats, list[str] | None]:
     except (TypeError, ValueError) as e:
         raise InputError(f"X must hold numbers only ({e}); drop or convert other columns", code="NOT_NUMERIC",
                          field="X") from e
-    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 1:
-        raise InputError(f"X must be (T, K) with at least two rows and one column, got shape {values.shape}; pass returns, "
-                         "one column a series", code="SHAPE", field="X", value=values.shape, limit="(>= 2, >= 1)")
+    if values.ndim != 2 or values.shape[0] < rows or values.shape[1] < 1:
+        raise InputError(f"X must be (T, K) with at least {rows} rows and one column, got shape {values.shape}; pass returns, "
+                         "one column a series", code="SHAPE", field="X", value=values.shape, limit=f"(>= {rows}, >= 1)")
     bad = np.argwhere(np.isinf(values))
     if len(bad):
         row, column = bad[0]
@@ -135,7 +135,7 @@ def _fit(e: Any, X: Any) -> None:
 def _predict(e: Any, X: Any) -> Any:
     if not hasattr(e, "weights_"):
         raise InputError(f"{type(e).__name__} is not fitted; call fit first", code="NOT_FITTED", field="weights_")
-    values, names = check_rows(X)
+    values, names = check_table(X, rows=1)
     known = list(e.feature_names_in_) if hasattr(e, "feature_names_in_") else None
     if values.shape[1] != e.n_features_in_ or (known is not None and names is not None and names != known):
         raise InputError(f"X must have the {e.n_features_in_} columns of the fit, in their order", code="OTHER_COLUMNS",
@@ -144,18 +144,6 @@ def _predict(e: Any, X: Any) -> Any:
     held = w != 0.0
     out = values[:, held] @ w[held]
     return pd.Series(out, index=X.index, name=type(e).__name__) if isinstance(X, pd.DataFrame) else out
-
-
-def check_rows(X: Any) -> tuple[Floats, list[str] | None]:
-    """As `check_table`, but one row is enough."""
-    if isinstance(X, pd.DataFrame) and len(X) == 1:
-        values, names = check_table(pd.concat([X, X]))
-        return values[:1], names
-    array = X if isinstance(X, pd.DataFrame) else np.asarray(X)
-    if not isinstance(array, pd.DataFrame) and array.ndim == 2 and len(array) == 1:
-        values, names = check_table(np.concatenate([array, array]))
-        return values[:1], names
-    return check_table(X)
 
 # %% ../../nbs/47_estimators_api.ipynb #12293d9b
 class HRP(AllocatorBase):

@@ -37,7 +37,7 @@ def member_codes(arrays: PanelArrays, dates: pd.DatetimeIndex, absent: Sequence[
         A name that is no sleeve of the panel.
     """
     codes, days = arrays.observed.copy(), arrays.days.copy()
-    position = {s: j for j, s in enumerate(arrays.history.sleeve_ids)}
+    position = {s: j for j, s in enumerate(arrays.sleeve_ids)}
     unknown = sorted({*absent, *promoted} - set(position))
     if unknown:
         raise InputError(f"absent and promoted must name sleeves of the panel {list(position)}, got {unknown[0]!r}",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,15 @@ Ints = NDArray[np.int64]
 __all__ = ['Floats', 'Bools', 'Ints', 'PanelArrays', 'panel_arrays', 'session_range', 'CarryCosts', 'holding_cost']
 
 # %% ../../nbs/50f_panel_arrays.ipynb #d40a7004
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PanelArrays:
     """A panel as arrays, aligned once; T sessions, K sleeves, M symbols."""
 
-    history: History
+    symbols: tuple[str, ...]
+    sleeve_ids: tuple[str, ...]
+    dates: NDArray[np.datetime64]  # (T,)
+    returns: Floats  # (T, M)
+    targets: Floats  # (T, K, M), NaN rows where nothing was published
     market: Market
     half_spread: Floats  # (T, M)
     fee: Floats  # (T, M)
@@ -42,6 +47,11 @@ class PanelArrays:
     days: Floats  # (T, K) sessions since promotion, NaN without a date
     lots: Floats | None  # (T, M) account currency per lot
     weeks: Ints  # (T,) number of the calendar week
+
+    @cached_property
+    def history(self) -> History:
+        """Returns and targets as the estimators read them; made when first asked for."""
+        return History(self.symbols, self.sleeve_ids, self.returns, self.targets, self.dates)
 
 # %% ../../nbs/50f_panel_arrays.ipynb #0516ced8
 def panel_arrays(panel: Panel, *, vehicles: bool = False) -> PanelArrays:
@@ -63,10 +73,12 @@ def panel_arrays(panel: Panel, *, vehicles: bool = False) -> PanelArrays:
     spread, fee = _costs(panel, market)
     labels, confidence = _regime(panel)
     observed, days = _promotions(panel, dates)
-    history = History(panel.symbols, panel.sleeve_ids, panel.returns.to_numpy(dtype=float), panel.target_array(), dates)
-    return PanelArrays(history, market, spread, fee, labels, confidence, _roles(panel), _capacity(panel), observed, days,
-                       _lots(panel, market) if vehicles else None,
-                       (dates.astype(np.int64) + 3) // 7)  # 1970-01-01 was a Thursday
+    return PanelArrays(
+        symbols=panel.symbols, sleeve_ids=panel.sleeve_ids, dates=dates, returns=panel.returns.to_numpy(dtype=float),
+        targets=panel.target_array(), market=market, half_spread=spread, fee=fee, labels=labels, confidence=confidence,
+        roles=_roles(panel), capacity=_capacity(panel), observed=observed, days=days,
+        lots=_lots(panel, market) if vehicles else None,
+        weeks=(dates.astype(np.int64) + 3) // 7)  # 1970-01-01 was a Thursday
 
 
 def _costs(panel: Panel, market: Market) -> tuple[Floats, Floats]:

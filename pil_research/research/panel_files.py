@@ -34,7 +34,7 @@ def toml_value(value: object) -> str:
         return repr(float(value)) if isinstance(value, float | np.floating) else str(int(value))
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    return json.dumps(str(value), ensure_ascii=False)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML alone forbids DEL
 
 
 def write_table(frame: pd.DataFrame, stem: Path, fmt: str) -> None:

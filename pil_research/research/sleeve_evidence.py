@@ -67,7 +67,7 @@ class StandAlone:
 def _scaled_targets(panel: Panel, config: PILConfig, q: PanelArrays, vol: float) -> tuple[Floats, Floats]:
     """Unit targets (T, K, M), NaN rows where unpublished, and the scale (T, K) that brings them to `vol`."""
     unit = np.stack([unit_targets(panel.targets[s].to_numpy(dtype=np.float64)) for s in panel.sleeve_ids], axis=1)
-    earned = sleeve_return_matrix(panel.target_array(), q.history.returns, coverage=config.sleeves.coverage)
+    earned = sleeve_return_matrix(q.targets, q.returns, coverage=config.sleeves.coverage)
     sigma, _ = rolling_ewma_vol(earned.values, config.sleeves.vol_half_life, window=config.sleeves.vol_window,
                                 min_obs=config.sleeves.min_observations, floor=config.sleeves.vol_floor,
                                 bars_per_year=panel.bars_per_year)
@@ -77,7 +77,7 @@ def _scaled_targets(panel: Panel, config: PILConfig, q: PanelArrays, vol: float)
 def _bar_costs(panel: Panel, q: PanelArrays, config: PILConfig) -> tuple[CostTerms, Bools]:
     """Cost of a trade at every close (T, M), and where the volume behind the impact is known."""
     k = config.risk
-    sd, _ = rolling_ewma_vol(q.history.returns, k.half_life, window=k.window, min_obs=k.min_observations, bars_per_year=1.0)
+    sd, _ = rolling_ewma_vol(q.returns, k.half_life, window=k.window, min_obs=k.min_observations, bars_per_year=1.0)
     m = q.market
     terms = cost_terms(half_spread=q.half_spread, fee=q.fee, impact=m.impact * config.turnover.impact, daily_vol=sd, adv=m.adv,
                        assumed_impact=m.assumed_impact)
@@ -115,7 +115,7 @@ def stand_alone(panel: Panel, config: PILConfig, *, vol: float = VOL, lags: Sequ
         trade = moved | ~here
         target = np.where(trade[..., None], np.where(here[..., None], want * np.nan_to_num(size)[..., None], 0.0), held)
         last, used = np.where(trade[..., None], want, last), np.where(trade, np.where(here, size, np.nan), used)
-        delta, ret = np.abs(target - held), np.nan_to_num(q.history.returns[t])
+        delta, ret = np.abs(target - held), np.nan_to_num(q.returns[t])
         hold = holding_cost(target, funded=q.market.funded, half_spread=q.half_spread[t - 1], fee=q.fee[t - 1], carry=carry)
         traded = delta.sum(axis=-1)
         rows = (target @ ret, delta @ terms.linear[t - 1] + hold, delta**1.5 @ terms.root[t - 1], 0.5 * traded,

@@ -60,10 +60,9 @@ def ground_of(panel: Panel) -> Ground:
     """Align a panel once."""
     q = panel_arrays(panel)
     return Ground(
-        symbols=panel.symbols, sleeve_ids=panel.sleeve_ids, market=q.market, dates=panel.dates.to_numpy().astype("datetime64[D]"),
-        returns=panel.returns.to_numpy(dtype=float), targets=panel.target_array(), half_spread=q.half_spread, fee=q.fee,
-        labels=q.labels, confidence=q.confidence, forced=q.observed, days=q.days, capacity=q.capacity, roles=q.roles,
-        has_regime=panel.regime is not None)
+        symbols=q.symbols, sleeve_ids=q.sleeve_ids, market=q.market, dates=q.dates, returns=q.returns, targets=q.targets,
+        half_spread=q.half_spread, fee=q.fee, labels=q.labels, confidence=q.confidence, forced=q.observed, days=q.days,
+        capacity=q.capacity, roles=q.roles, has_regime=panel.regime is not None)
 
 # %% ../../nbs/53b_stress_walk.ipynb #0c0f0bf9
 _DAILY = ("dates", "returns", "targets", "half_spread", "fee", "labels", "confidence", "forced", "days")
