@@ -12,6 +12,7 @@ from pil_research.stages.ladder import (
     capital_tier,
     close_dust,
     keep_largest,
+    plan_vehicles,
     repair_caps,
     round_to_lots,
     tier_caps,
@@ -239,3 +240,34 @@ def test_router_refusals():
             VehicleRouter(GOLD, 1).route({"GLD": 0.1}, PRICES, bad, {})
     with pytest.raises(InputError, match="target of GLD must be finite"):
         VehicleRouter(GOLD, 1).route({"GLD": np.nan}, PRICES, 1e6, {})
+
+
+# ---------------------------------------------------------------- whatever moves, the exposure never ends beyond both ends
+FAMILY = pd.DataFrame({"kind": ["etf", "etf", "future", "etf", "etf"], "primary": "A", "multiplier": [1.0, 1.0, 10.0, 1.0, 1.0],
+                       "exposure_multiple": [1.0, 1.0, 1.0, -1.0, 2.0]}, index=["A", "B", "F", "I", "L"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, 10**9))
+def test_wrappers_given_up_never_raise_an_exposure_beyond_what_it_was_and_its_target(seed):
+    rng = np.random.default_rng(seed)
+    router, equity = VehicleRouter(FAMILY, int(rng.integers(0, 4))), float(10 ** rng.uniform(4, 8))
+    prices = {s: float(rng.uniform(5, 300)) for s in FAMILY.index}
+    held = {s: float(np.round(rng.normal() * 0.1 * equity / prices[s]) * (rng.random() < 0.5)) for s in FAMILY.index}
+    held["F"] = float(rng.integers(-3, 4))
+    size = {v.symbol: v.exposure(prices[v.symbol], equity) for v in router.groups["A"]}
+    now = sum(q * size[s] for s, q in held.items())
+    near = float(now * rng.choice([0.0, 0.5, 0.9, 1.0, 1.01, 1.1, 2.0, -1.0]))
+    target = near if rng.random() < 0.7 else float(rng.normal() * 0.15)
+    cut = bool(rng.random() < 0.3)
+    plan = plan_vehicles(router, "A", target, prices, equity, held, sessions_left=int(rng.integers(0, 6)), mandatory=cut)
+    assert abs(plan.exposure) <= max(abs(target), abs(now)) + 1e-9
+    assert plan.exposure == pytest.approx(sum(q * size[s] for s, q in plan.held.items()), abs=1e-12)
+    assert target != 0.0 or plan.exposure == 0.0
+
+
+def test_the_end_of_a_migration_does_not_leave_the_futures_a_hedge_had_offset():
+    prices, equity = {"A": 95.0, "B": 100.0, "F": 175.0, "I": 218.0, "L": 16.0}, 10_000.0
+    held = {"A": 8.0, "B": -25.0, "F": 3.0, "I": 0.0, "L": 0.0}  # 0.35 of equity: three contracts, hedged by a short fund
+    plan = plan_vehicles(VehicleRouter(FAMILY, 3), "A", 0.355, prices, equity, held, sessions_left=1)
+    assert plan.held == {"A": 0.0, "B": 0.0, "F": 2.0, "I": 0.0, "L": 0.0} and plan.exposure == pytest.approx(0.35)

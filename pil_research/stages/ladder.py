@@ -519,9 +519,13 @@ def plan_vehicles(router: VehicleRouter, primary: str, target: float, prices: Pr
         part = _give_up(router, v, held[v], size[v], goal, left, trades, sessions_left)
         after[v], left = held[v] - part, left - part * size[v]
     if chosen is not None and (trades or after != held):
-        after[chosen] = _fill(router, chosen, held[chosen], size[chosen], goal, left, mandatory)
+        must = mandatory or abs(left) > max(abs(goal), abs(total)) + HALF_GRID  # what was given up had hedged it
+        after[chosen] = _fill(router, chosen, held[chosen], size[chosen], goal, left, must)
     worth = sum(q * size[v] for v, q in after.items() if q != 0.0)
-    if fixed != 0.0 and abs(worth - target) > abs(total + fixed - target) + 1e-12:  # lots of a hedge that would come short
+    beyond = abs(worth - fixed) > max(abs(goal), abs(total)) + HALF_GRID  # lots too coarse for what is left between them
+    if beyond and mandatory:
+        after, worth = {v: q if v.kind == "option" else 0.0 for v, q in held.items()}, fixed
+    elif beyond or fixed != 0.0 and abs(worth - target) > abs(total + fixed - target) + 1e-12:  # or a hedge come short
         after, worth = held, total + fixed
     worth = 0.0 if fixed != 0.0 and abs(worth) < 1e-12 else worth  # a hedge to the share
     why = "exit" if target == 0.0 else "migrate" if sessions_left > 0 else "wrapper"
