@@ -33,7 +33,7 @@ def _tuples(x: Any, depth: int) -> Any:
 def encode(x: Any) -> Any:
     """Arrays to nested tuples; NaN to None and infinities to text, so that equality and JSON are exact."""
     if isinstance(x, np.ndarray):
-        finite = x.dtype.kind in "biu" or (x.dtype.kind == "f" and bool(np.isfinite(x).all()))
+        finite = x.dtype.kind in "biu" or (x.dtype.kind == "f" and np.count_nonzero(np.isfinite(x)) == x.size)
         return _tuples(x.tolist(), x.ndim) if finite else encode(x.tolist())
     if isinstance(x, (list, tuple)):
         return tuple(encode(v) for v in x)

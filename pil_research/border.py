@@ -62,7 +62,8 @@ def _check_amounts(snapshot: Snapshot) -> None:
     held = snapshot.positions
     if not isinstance(held, pd.Series) or not _is_real(held.dtype):
         return
-    huge = np.abs(held.to_numpy() if isinstance(held.dtype, np.dtype) else held.to_numpy(dtype=float, na_value=np.nan)) > _LARGEST
+    quantity = held.to_numpy() if isinstance(held.dtype, np.dtype) else held.to_numpy(dtype=float, na_value=np.nan)
+    huge = np.abs(quantity) > _LARGEST
     if np.count_nonzero(huge):
         name = str(held.index[huge][0])
         code = "NON_FINITE" if np.isinf(held.to_numpy(dtype=float)).any() else "BAD_NUMBER"
@@ -93,19 +94,19 @@ def check_snapshot(snapshot: Snapshot) -> None:
     if not missing and not is_finite(snapshot.equity):
         raise InputError(f"equity must be finite, None or NaN (missing), got {snapshot.equity!r}", code="NON_FINITE",
                          field="equity", value=snapshot.equity, limit="finite or missing")
-    for name in ("prices", "positions"):
-        _check_series(getattr(snapshot, name), name, "")
-        _check_labels(getattr(snapshot, name), name, "")
+    good = _check_table(snapshot.prices, "prices", "")
+    good = _check_table(snapshot.positions, "positions", "", good)
     ids = [s.id for s in snapshot.sleeves or ()]
-    for i in ids:
-        if ids.count(i) > 1:
-            raise InputError(f"sleeve {i} comes twice; merge them at the source", code="DUPLICATE_SLEEVE",
-                             field="sleeves", subject=i)
+    if len(set(ids)) < len(ids):
+        i = next(i for i in ids if ids.count(i) > 1)
+        raise InputError(f"sleeve {i} comes twice; merge them at the source", code="DUPLICATE_SLEEVE",
+                         field="sleeves", subject=i)
     for s in snapshot.sleeves or ():
-        _check_sleeve(s, decided)
+        good = _check_sleeve(s, decided, good)
 
 # %% ../nbs/20b_border.ipynb #039eb5f9
-def _check_sleeve(s: Sleeve, decided: pd.Timestamp) -> None:
+def _check_sleeve(s: Sleeve, decided: pd.Timestamp, good: pd.Index | None) -> pd.Index | None:
+    """Times and tables of a sleeve; the last index found good."""
     if s.published_at is not None and need_time(s.published_at, f"published_at of {s.id}", aware=True) > decided:
         raise InputError(f"sleeve {s.id} was published at {s.published_at}, after the decision at {decided}; "
                          "check the clocks or wait for the next slot", code="FUTURE_TIME", field="published_at",
@@ -113,22 +114,31 @@ def _check_sleeve(s: Sleeve, decided: pd.Timestamp) -> None:
     for field in ("promoted_on", "demoted_on"):
         if getattr(s, field) is not None:
             need_time(getattr(s, field), f"{field} of {s.id}", aware=False)
+    if s.history is not None or s.returns is not None:
+        _check_past(s)
+    good = _check_table(s.weights, "sleeves.weights", s.id, good)
+    return good if s.expected_gain is None else _check_table(s.expected_gain, "sleeves.expected_gain", s.id, good)
+
+
+def _check_past(s: Sleeve) -> None:
     for field, value, kind in (("history", s.history, pd.DataFrame), ("returns", s.returns, pd.Series)):
         if value is not None and not isinstance(value, kind):
             raise InputError(f"{field} of sleeve {s.id} must be a {kind.__name__} or None, got {type(value).__name__}",
                              code="BAD_TYPE", field=f"sleeves.{field}", subject=s.id, value=type(value).__name__,
                              limit=kind.__name__)
-    for field, values in (("sleeves.weights", s.weights), ("sleeves.expected_gain", s.expected_gain)):
-        if values is not None:
-            _check_series(values, field, s.id)
-            _check_labels(values, field, s.id)
 
 
-def _check_labels(values: pd.Series | None, field: str, subject: str) -> None:
-    """Names, not numbers or tuples, as labels."""
-    if values is not None and values.index.inferred_type != "string" and len(values):
+def _check_table(values: Any, field: str, subject: str, good: pd.Index | None = None) -> pd.Index | None:
+    """Numbers under names, not under numbers or tuples; `good` is an index that has passed. Returns the last such index."""
+    if isinstance(values, pd.Series) and good is not None and values.index is good and _is_real(values.dtype):
+        return good
+    _check_series(values, field, subject)
+    if values is None:
+        return good
+    if values.index.inferred_type != "string" and len(values):
         raise InputError(f"{field} must be labelled by names, got {values.index[0]!r}; use symbols", code="BAD_NAME", field=field,
                          subject=subject, value=repr(values.index[0])[:40], limit="symbols")
+    return values.index  # type: ignore[no-any-return]
 
 
 def _check_series(values: Any, field: str, subject: str) -> None:

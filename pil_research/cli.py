@@ -6,27 +6,57 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .commands import command_modules, complain, say
 
 # %% auto #0
-__all__ = ['PARAMETERS', 'cause_and_remedy', 'build_parser', 'main']
+__all__ = ['REMEDIES', 'PARAMETERS', 'cause_and_remedy', 'Parser', 'build_parser', 'main']
 
 # %% ../nbs/60_cli.ipynb #33de53fa
 def cause_and_remedy(error: Exception) -> tuple[str, str]:
     """One line of cause and one of remedy: the last clause of a message is what to do."""
     message = " ".join(str(error).split())
     cause, _, remedy = message.rpartition("; ")
-    return (cause or message), (remedy if cause else "see the message, or run again with --debug for the traceback")
+    known = REMEDIES.get(str(getattr(error, "code", "")), "see the message, or run again with --debug for the traceback")
+    return (cause or message), (remedy if cause else known)
+
+
+REMEDIES: Mapping[str, str] = {  # for messages of the core, which do not know that a person typed a command
+    "MISSING": "give the path of an existing store; `pil paper` makes one to try",
+    "UNKNOWN_SOURCE": "name one of these"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line of cause and one of remedy, with the nearest known word."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        wrong, known = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message), ""
+        if wrong:
+            near = get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1)
+            known = f"did you mean {near[0]}? " if near else ""
+        complain(f"pil: USAGE: {message}", f"fix: {known}`{self.prog} --help` shows what can be typed")
+        raise SystemExit(2)
+
+    def leftover(self, words: Sequence[str]) -> NoReturn:
+        """End with exit code 2 over words that this command does not know."""
+        near = get_close_matches(words[0].partition("=")[0], self._option_string_actions, 1, 0.75)
+        known = f"did you mean {near[0]}? " if near else ""
+        complain(f"pil: USAGE: {self.prog} does not know {' '.join(words)}",
+                 f"fix: {known}`{self.prog} --help` shows what can be typed")
+        raise SystemExit(2)
 
 # %% ../nbs/60_cli.ipynb #1cb29343
 PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synthetic\", a panel folder, raw market files "
               "(their folder), or \"shared\", \"shared:futures\", \"shared:etf\": those of $PIL_SHARED_DATA",
-              "markets": "\"default\" or \"all\" of the default data", "start": "first date", "end": "last date",
+              "markets": "\"default\" or \"all\" of the default data", "start": "first date, 2020-01-31",
+              "end": "last date, 2020-01-31",
               "config": "configuration file (TOML)", "seed": "seed of synthetic data", "draws": "bootstrap draws"}
 
 
@@ -55,7 +85,7 @@ def _run(args: argparse.Namespace, given: dict[str, Any]) -> int:
     given = {**given, **parse_values(args.report, _settings(args.set))}
     folder = run_report(args.report, {**load_profile(args.report, args.profile), **given}, args.runs)
     envelope = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    say("", _result_text(envelope), "", f"page:  {folder / 'report.html'}", f"index: {Path(args.runs) / 'index.html'}")
+    say("", _alone(_result_text(envelope)), "", f"page:  {folder / 'report.html'}", f"index: {Path(args.runs) / 'index.html'}")
     return STATUS_CODES[envelope["verdict"]["status"]] if args.gate else 0
 
 
@@ -64,6 +94,11 @@ def _result_text(envelope: dict[str, Any]) -> str:
     from pil_research.research.report import result_text
 
     return ladder_text(envelope) if envelope["report"] == "ladder" else result_text(envelope)
+
+
+def _alone(shown: str) -> str:
+    """One gate is not the verdict: its action is said to be its own."""
+    return shown.replace("; action: ", "; on the ladder alone: ")
 
 # %% ../nbs/60_cli.ipynb #d55b62ca
 def _demo(args: argparse.Namespace) -> int:
@@ -79,7 +114,7 @@ def _validate(args: argparse.Namespace) -> int:
     outcomes = validate(args.runs, profile=args.profile, given=given, jobs=args.jobs, say=complain)
     ladder = newest_runs(read_runs(args.runs)).get("ladder")
     if ladder is not None and not ladder.get("damaged"):
-        say("", _result_text(ladder).replace("; action: ", "; on the ladder alone: "))
+        say("", _alone(_result_text(ladder)))
     code = _concluded(conclude(args.runs), args)
     failed = [o for o in outcomes if o.state == "failed"]
     if failed:
@@ -166,15 +201,19 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     from pil_research.live import replay_command
+    from pil_research.types import InputError
 
+    if not Path(args.store).is_file():
+        raise InputError(f"there is no store at {args.store}; give the path of its database file", code="MISSING", field="store",
+                         value=args.store)
     code, lines = replay_command(args.store)
     say(*lines)
     return code
 
 # %% ../nbs/60_cli.ipynb #1a14ce94
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of `pil`."""
-    parser = argparse.ArgumentParser(prog="pil", description="Combine validated sleeves into one book, and test it "
+    parser = Parser(prog="pil", description="Combine validated sleeves into one book, and test it "
                                      "against 1/N-risk.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -206,7 +245,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, own=parser)
     return parser
 
 
@@ -219,7 +258,8 @@ def _gate_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("report", help="ladder, overfitting, stress, sensitivity, guards, explain or oracle")
+    parser.add_argument("report", help="ladder, overfitting, stress, sensitivity, guards, shadow, explain, oracle or "
+                        "sleeves")
     parser.add_argument("--profile", default="full", help="parameters from reports/params (default: full)")
     for name, text in PARAMETERS.items():
         parser.add_argument(f"--{name}", type=int if name in ("seed", "draws") else str, help=text)
@@ -252,7 +292,9 @@ def _book_options(parser: argparse.ArgumentParser) -> None:
 # %% ../nbs/60_cli.ipynb #8017f59e
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    args, more = build_parser().parse_known_args(argv)
+    if more:
+        args.own.leftover(more)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

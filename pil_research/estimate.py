@@ -186,7 +186,8 @@ class History:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._rows:
             raise AttributeError(name)
-        return self._rows[name][: self.n]
+        view = self.__dict__[name] = self._rows[name][: self.n]  # found at once from now on, until the next bar
+        return view
 
 # %% ../nbs/09_estimate.ipynb #5379ef39
 def _fill_rows(h: History, returns: Floats, targets: Floats, dates: NDArray[np.datetime64], given: Floats) -> None:
@@ -200,6 +201,8 @@ def _fill_rows(h: History, returns: Floats, targets: Floats, dates: NDArray[np.d
     for name, values in block.items():
         rows[name][a:b] = values
     h.n = b
+    for name in rows:  # the views of before
+        h.__dict__.pop(name, None)
     if b - a == 1:  # a live session
         rows["issue"][a] = a if np.count_nonzero(unit[0] != rows["unit"][a - 1]) else rows["issue"][a - 1]
         rows["heard"][a] = np.where(np.isfinite(given[0]), a, rows["heard"][a - 1])
@@ -295,7 +298,9 @@ def _sleeve_vols(returns: Floats, a: int, n: int, s: Any) -> tuple[Floats, Ints]
         return vol[a - b:], n_obs[a - b:]
     window = returns[b:n].T
     vol = ewma_vol(window, s.vol_half_life, window=s.vol_window, min_obs=s.min_observations)
-    return vol[None], np.count_nonzero(window == window, axis=1)[None]  # NaN is not equal to itself
+    here = window == window  # NaN is not equal to itself
+    every = np.count_nonzero(here) == here.size
+    return vol[None], (np.full(len(here), here.shape[1]) if every else np.count_nonzero(here, axis=1))[None]
 
 # %% ../nbs/09_estimate.ipynb #7b2458f4
 class Estimator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,21 @@ class _Gathered:
 
 
 class _Names:
-    """Sorted names as an index, and the last other index found to hold the same names: comparing them takes time."""
+    """Sorted names as an index, and the last other ones found to hold the same names: comparing them takes time."""
 
     def __init__(self, names: tuple[str, ...], kind: str) -> None:
         self.names, self.index = names, pd.Index(names, name=kind, dtype=object)
-        self._same = self.index
+        self._same: dict[int, pd.Index] = {}  # by identity
 
     def match(self, other: pd.Index) -> bool:
         """Whether `other` holds these names in this order."""
-        if other is self.index or other is self._same:
+        if other is self.index or self._same.get(id(other)) is other:
             return True
         if not other.equals(self.index):
             return False
-        self._same = other
+        if len(self._same) >= 8:
+            self._same.clear()
+        self._same[id(other)] = other
         return True
 
     def values(self, given: pd.Series | None, default: float = 0.0) -> Floats:
@@ -92,6 +94,20 @@ def _quotes(snapshot: Snapshot, market: Market, names: _Names) -> Floats:
     price, option = names.values(snapshot.prices, np.nan), market.kinds == "option"
     return np.where(option, price[_own(market)], price) if option.any() else price
 
+# %% ../nbs/21_integrator.ipynb #aff45524
+def _quantities(snapshot: Snapshot, names: _Names) -> Floats:
+    """Positions in the order of the symbols, 0 where there is none; one that is not finite is refused."""
+    quantity = names.values(snapshot.positions)
+    finite = np.isfinite(quantity)
+    if np.count_nonzero(finite) == finite.size and (snapshot.positions is None or len(snapshot.positions) == finite.size):
+        return quantity
+    given = snapshot.positions
+    if given is not None and not np.isfinite(given.to_numpy(dtype=float)).all():
+        bad = str(given.index[~np.isfinite(given.to_numpy(dtype=float))][0])
+        raise InputError(f"position of {bad} must be a finite quantity; send the broker's number or drop the row",
+                         code="NON_FINITE", field="positions", subject=bad, limit="finite")
+    return np.nan_to_num(quantity)
+
 
 def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float, last: Floats,
                wanted: Bools) -> tuple[Floats, list[Alarm], Bools]:
@@ -102,12 +118,7 @@ def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float,
     """
     symbols = market.symbols
     alarms: list[Alarm] = []
-    quantity = names.values(snapshot.positions)
-    if snapshot.positions is not None and not np.isfinite(snapshot.positions.to_numpy(dtype=float)).all():
-        bad = str(snapshot.positions.index[~np.isfinite(snapshot.positions.to_numpy(dtype=float))][0])
-        raise InputError(f"position of {bad} must be a finite quantity; send the broker's number or drop the row",
-                         code="NON_FINITE", field="positions", subject=bad, limit="finite")
-    quantity = np.nan_to_num(quantity)
+    quantity = _quantities(snapshot, names)
     if snapshot.prices is None and market.primary is None:  # positions are amounts
         value = quantity / equity
         return np.where(np.abs(value) < 1e-12, 0.0, value), alarms, np.zeros(len(symbols), dtype=bool)
@@ -155,7 +166,13 @@ def _observed(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, snapshot:
 
 def _current_targets(sleeves: Sequence[Sleeve], names: _Names, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
     """Today's unit-gross targets (the last published ones where none came), who is flat, who published."""
-    rows, alarms = np.full(est.unit.shape, np.nan), []
+    alarms: list[Alarm] = []
+    if all(s.weights is not None and names.match(s.weights.index) for s in sleeves):
+        rows = np.array([s.weights.to_numpy() for s in sleeves if s.weights is not None], dtype=float).reshape(est.unit.shape)
+        finite = np.isfinite(rows)
+        if np.count_nonzero(finite) == finite.size:  # as a rule
+            return *unit_gross(rows), np.ones(len(rows), dtype=bool), alarms
+    rows = np.full(est.unit.shape, np.nan)
     for k, s in enumerate(sleeves):
         if s.weights is None:
             continue
@@ -364,7 +381,8 @@ def build_target_book(self: PortfolioIntegrator, snapshot: Snapshot) -> Decision
 
 def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Decision:
     check_snapshot(snapshot)
-    if self._last_session and snapshot.session < pd.Timestamp(self._last_session):
+    day = snapshot.session.date().isoformat()
+    if day < self._last_session:
         raise InputError(f"session {snapshot.session.date()} is before the last one decided ({self._last_session})",
                          code="SESSION_ORDER", field="session", value=str(snapshot.session.date()), limit=self._last_session)
     name = decision_id(snapshot.session, snapshot.slot, self._fingerprint)
@@ -378,7 +396,7 @@ def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Deci
     out = _label(self, snapshot, name, got, decision, history)
     self._ids, self._symbols, self._arrays = history.sleeve_ids, history.symbols, after
     self._seq, self._last_id, self._last_hash = self._seq + 1, name, got.hash
-    self._last_session, self._last = snapshot.session.date().isoformat(), out
+    self._last_session, self._last = day, out
     self._kills, self._clusters = kills, self._next_clusters
     return out
 
@@ -520,10 +538,15 @@ def _sleeve_index_of(self: PortfolioIntegrator, ids: tuple[str, ...]) -> pd.Inde
     return self._sleeve_names.index
 
 
+def _place(history: History, day: date | str) -> int:
+    """Rows of a history dated before a day."""
+    return int(history.dates.searchsorted(np.datetime64(day)))
+
+
 def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool,
             kills: Kills) -> tuple[_Gathered, StepState]:
     """Everything `step` needs, from the snapshot and the history."""
-    row = int(np.searchsorted(history.dates, np.datetime64(snapshot.session.date()))) - 1
+    row = _place(history, snapshot.session.date()) - 1
     if row < 1:
         raise InputError(f"asset_returns has no two rows before session {snapshot.session.date()}", code="NO_HISTORY",
                          field="asset_returns", value=row + 1, limit=2)
@@ -538,13 +561,13 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     listed = {s.id: s for s in snapshot.sleeves or ()}
     sleeves = tuple(listed.get(i) or Sleeve(id=i, weights=None) for i in ids)
     unit, flat, given, unknown = _current_targets(sleeves, _names_of(self, symbols), est)
-    est = replace(est, unit=unit, flat=flat, known=est.known | given)
-    base = equity if equity > 0.0 else float(arrays.drawdown.equity[0])
+    est = Estimates(**{**vars(est), "unit": unit, "flat": flat, "known": est.known | given})
+    base, wanted = equity if equity > 0.0 else float(arrays.drawdown.equity[0]), np.asarray(unit.any(axis=0))
     now, blinds, frozen = _exposures(snapshot, market, _names_of(self, symbols), base if base > 0.0 else 1.0,
-                                     arrays.exposures[0], np.asarray(unit.any(axis=0)))
+                                     arrays.exposures[0], wanted)
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, now, equity, arrays, absent, frozen, kills)
     alarms = (*unknown, *blinds, *_input_alarms(snapshot, history, est, market, row),
-              *_watch_alarms(snapshot, estimator, inputs, arrays, row))
+              *_watch_alarms(snapshot, estimator, inputs, arrays, row, wanted))
     return _Gathered(market, inputs, alarms, _input_hash(self, snapshot, history, inputs, row)), arrays
 
 # %% ../nbs/21_integrator.ipynb #cb6f132f
@@ -552,15 +575,16 @@ STALE_DAYS = 7  # calendar days between the last bar and the session that call f
 OUTLIER = 10.0  # standard deviations
 
 
-def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: StepState, row: int) -> list[Alarm]:
+def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: StepState, row: int,
+                  wanted: Bools) -> list[Alarm]:
     """Numbers a person should look at: old bars, jumps in returns or equity, positions nobody wants, repairs."""
     history, out = est.history, []
-    age = int((np.datetime64(snapshot.session.date()) - history.dates[row]).astype(int))
+    age = (snapshot.session.date() - history.dates[row].item()).days
     if age > STALE_DAYS:
         out.append(Alarm(code=AlarmCode.STALE_INPUT, severity="warning", subject="asset_returns", value=age, limit=STALE_DAYS,
                          message="calendar days since the last bar"))
     before = float(arrays.drawdown.equity[0])
-    jump = float(np.abs((x.equity[0] - x.flow[0]) / before - 1.0)) if before > 0.0 else 0.0
+    jump = abs((float(x.equity[0]) - float(x.flow[0])) / before - 1.0) if before > 0.0 else 0.0
     if jump > 0.2:
         out.append(Alarm(code=AlarmCode.EQUITY_JUMP, severity="critical", value=jump, limit=0.2,
                          message="equity moved without a flow since the last decision"))
@@ -568,7 +592,7 @@ def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: Ste
         out.append(Alarm(code=AlarmCode.COVARIANCE_REPAIRED, severity="info", value=float(x.estimates.risk.repair),
                          message="the asset covariance was moved to the nearest positive one"))
     wild = np.abs(history.returns[row]) > OUTLIER * est.rows("sd")[row - 1]
-    alone = (x.exposures_now[0] != 0.0) & ~x.estimates.unit.any(axis=0)
+    alone = (x.exposures_now[0] != 0.0) & ~wanted
     if not (np.count_nonzero(wild) or np.count_nonzero(alone)):
         return out
     for code, mask, message in ((AlarmCode.RETURN_OUTLIER, wild, "last return is beyond ten standard deviations"),
@@ -611,6 +635,9 @@ def _vehicle_terms(self: PortfolioIntegrator, snapshot: Snapshot, market: Market
 
 
 # %% ../nbs/21_integrator.ipynb #881cb35b
+_ROLES = {"defensive": 1, "cyclical": -1}
+
+
 def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est: Estimates, bases: BaseWeights,
             market: Market, sleeves: Sequence[Sleeve], given: Bools, now: Floats, equity: float, arrays: StepState,
             absent: bool, frozen: Bools, kills: Kills) -> StepInputs:
@@ -626,7 +653,7 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
         allocate=np.array([_allocates(self.config, snapshot, arrays, self._last_session)]), estimates=est,
         observed=_observed(sleeves, est, given, snapshot, absent), bases=lambda a: bases.at(est.row, a),
         equity=np.array([equity]), flow=np.array([float(snapshot.flows)]), exposures_now=now[None],
-        roles=np.array([{"defensive": 1, "cyclical": -1}.get(s.role, 0) for s in sleeves], dtype=np.int8),
+        roles=np.array([_ROLES.get(s.role, 0) for s in sleeves], dtype=np.int8),
         capacity=np.array([np.inf if s.capacity is None or s.capacity > 1e30 else float(s.capacity) for s in sleeves]),
         days=_promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
         clusters=_clusters_of(self, snapshot, market, est), half_spread=market.half_spread, fee=market.fee,
@@ -644,8 +671,8 @@ def _session_number(self: PortfolioIntegrator, arrays: StepState, history: Histo
         return 0
     if not new:
         return arrays.session
-    low, high = (np.searchsorted(history.dates, np.datetime64(d)) for d in (self._last_session, snapshot.session.date()))
-    return arrays.session + int(np.maximum(high - low, 1))
+    low, high = (_place(history, d) for d in (self._last_session, snapshot.session.date()))
+    return arrays.session + max(high - low, 1)
 
 
 def _allocates(config: PILConfig, snapshot: Snapshot, arrays: StepState, last_session: str) -> bool:
@@ -657,23 +684,27 @@ def _allocates(config: PILConfig, snapshot: Snapshot, arrays: StepState, last_se
     return snapshot.session.isocalendar()[:2] != pd.Timestamp(last_session).isocalendar()[:2]
 
 # %% ../nbs/21_integrator.ipynb #278f3633
+_NO_REGIME = Alarm(code=AlarmCode.REGIME_MISSING, severity="info", message="transition with confidence 0")
+_AS_EXCESS = Alarm(code=AlarmCode.ASSUMED_CASH, severity="info", message="returns of funded names are taken as excess")
+
+
 def _input_alarms(snapshot: Snapshot, history: History, est: Estimates, market: Market, row: int) -> list[Alarm]:
     out: list[Alarm] = []
     late = history.n - 1 - row
-    if isinstance(snapshot.asset_returns, pd.DataFrame):
+    if isinstance(snapshot.asset_returns, pd.DataFrame):  # a history was made of it without them
         bars = np.asarray(snapshot.asset_returns.index, dtype="datetime64[D]")
         late = int((bars >= np.datetime64(snapshot.session.date())).sum())
     if late:
         out.append(Alarm(code=AlarmCode.SAME_SESSION_PURGED, severity="info", value=late,
                          message="bars dated on or after the session were not used"))
     if snapshot.regime is None:
-        out.append(Alarm(code=AlarmCode.REGIME_MISSING, severity="info", message="transition with confidence 0"))
-    if market.assumed.any():
+        out.append(_NO_REGIME)
+    if np.count_nonzero(market.assumed):
         out.append(Alarm(code=AlarmCode.ASSUMED_COST, severity="info", value=int(market.assumed.sum()),
                          message="symbols whose spread or impact is the asset class's"))
-    if market.funded.any():
-        out.append(Alarm(code=AlarmCode.ASSUMED_CASH, severity="info", message="returns of funded names are taken as excess"))
-    for k in np.flatnonzero(est.multi_day).tolist():
+    if np.count_nonzero(market.funded):
+        out.append(_AS_EXCESS)
+    for k in np.flatnonzero(est.multi_day).tolist() if np.count_nonzero(est.multi_day) else ():
         out.append(Alarm(code=AlarmCode.MULTI_DAY_RETURN, severity="info", subject=history.sleeve_ids[k],
                          message="its last return spans several bars"))
     return out
@@ -686,7 +717,7 @@ def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History,
     for part in (x.estimates.unit, x.observed, x.exposures_now, x.equity, x.flow, x.days, x.roles, x.capacity, x.clusters,
                  x.half_spread, x.fee, x.impact, x.adv, x.killed_sleeves, x.killed_symbols, x.restrictions,
                  x.expected_gain, prices):
-        h.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        h.update(b"-" if part is None else part.tobytes())
     h.update(repr((self._fingerprint, snapshot.session.isoformat(), snapshot.slot, row, x.regime_label,
                    x.regime_confidence, x.kill_book, x.sleeves_absent, x.re_arm)).encode())
     return "sha256:" + h.hexdigest()
@@ -703,7 +734,7 @@ def _expand_alarms(decision: StepDecision, symbols: Sequence[str], ids: Sequence
         return value.item()
     out: list[Alarm] = []
     for flag in decision.alarms:
-        if not flag.mask.any():
+        if not np.count_nonzero(flag.mask):
             continue
         names = {"sleeve": ids, "symbol": symbols}.get(flag.over, ("",))
         for k in np.flatnonzero(np.atleast_1d(flag.mask[0])).tolist():
@@ -800,7 +831,7 @@ def _orders(q: _Made) -> tuple[Order, ...]:
     by = q.passport.attribution()
     total, size = by.sum(axis=0), np.abs(by).sum(axis=0)
     clear = np.abs(total) > 1e-6 * size
-    place = {s: i for i, s in enumerate(q.market.symbols)}
+    place = q.market.place
     def share(i: int) -> dict[str, float]:
         if not clear[i]:
             return {}

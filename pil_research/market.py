@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,11 @@ class Market:
     assumed: Bools  # (M,)
     known: Bools  # (M,) has an instruments row
 
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """Where each symbol stands."""
+        return {s: i for i, s in enumerate(self.symbols)}
+
     @classmethod
     def from_frame(cls, instruments: pd.DataFrame | None, symbols: Sequence[str], impact: float = 1.0) -> Market:
         """Align `instruments` to `symbols`; a symbol without a row gets class ``unclassified``.
@@ -152,8 +158,7 @@ class Market:
         """
         table, known = _table_for(instruments, symbols)
         _check_kinds(table)
-        names = tuple(sorted({str(c) for c in table["cluster"]}))
-        position = {s: i for i, s in enumerate(symbols)}
+        names, position = tuple(sorted({str(c) for c in table["cluster"]})), {s: i for i, s in enumerate(symbols)}
         primary = np.array([position.get(str(p), -1) for p in table["primary"]], dtype=np.int64)
         _check_primary(table, primary, symbols)
         numbers = {c: table[c].to_numpy(dtype=np.float64) for c in (*NON_NEGATIVE, *POSITIVE, "exposure_multiple")}

@@ -296,15 +296,15 @@ class _Weights(NamedTuple):
     did: Bools
 
 
-def _tilt(p: SimpleNamespace, x: StepInputs, base: Floats, corr: Floats, days: Floats, active: Bools) -> Floats:
+def _tilt(p: SimpleNamespace, x: StepInputs, bases: Bases, days: Floats, active: Bools) -> Floats:
     warm = (days >= p.tilt.warm_up[:, None]) & p.tilt.skill[:, None]
     multiplier = allocation.skill_multiplier(x.estimates.skill_z, p.tilt.bound, warm)
     if x.regime_label == regime.CRISIS:
         multiplier = multiplier * regime.regime_multiplier(x.roles, x.regime_label, _confidence(p, x), p.regime.role_tilt)
     if p.discounts:
-        discount = allocation.redundancy_divisor(corr, active, p.tilt.redundancy_threshold)
+        discount = allocation.redundancy_divisor(bases.correlation, active, p.tilt.redundancy_threshold)
         multiplier = np.where(p.tilt.redundancy[:, None], multiplier / discount, multiplier)
-    return np.asarray(allocation.tilt_within_bound(base, base * multiplier, p.tilt.bound))
+    return np.asarray(allocation.tilt_within_bound(bases.weights, bases.weights * multiplier, p.tilt.bound))
 
 # %% ../nbs/20_step.ipynb #81c3af1f
 def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.SleeveStates, killed: Bools,
@@ -318,7 +318,7 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
     if np.count_nonzero(x.days == x.days):  # NaN, no promotion date, is not equal to itself
         days = np.where(np.isnan(x.days), days, x.days)
     budget = sleeves.quarantine_budget(st.state, st.entry_share)
-    counted = np.count_nonzero(active | (st.state == sleeves.QUARANTINED), axis=-1)
+    counted = (active | (st.state == sleeves.QUARANTINED)).sum(axis=-1)
     held = st.state == sleeves.HELD
     held_cap = np.where(held, s.applied, np.inf) if np.count_nonzero(held) else None
     limit, relaxed = allocation.sleeve_caps(p.allocation.sleeve_cap, counted, x.capacity, equity, held_cap=held_cap)
@@ -356,14 +356,14 @@ def _new_weights(p: SimpleNamespace, s: StepState, x: StepInputs, bases: Bases, 
                  budget: Floats, limit: Floats, did: Bools, st: sleeves.SleeveStates,
                  killed: Bools) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """Rules 2, 5, 6, 7, 8 in order; rows that do not allocate keep their vectors."""
-    tilted = _tilt(p, x, bases.weights, bases.correlation, days, active)
+    tilted = _tilt(p, x, bases, days, active)
     target, _, _ = allocation.cap_weights(tilted, limit, budget)
     stayers = active & s.members
     smoothed = allocation.smooth_weights(s.smoothed, target, p.allocation.smoothing, joiners=active & ~s.members,
                                          stayers=stayers, first=~s.allocated, budget=budget)
     smoothed, _, _ = allocation.cap_weights(smoothed, limit, budget)
     force = st.changed | ~s.allocated
-    for why in (killed != s.killed, active != s.members, np.round(s.applied - limit, 10) > 0.0):
+    for why in (killed != s.killed, active != s.members, (s.applied - limit).round(10) > 0.0):
         if np.count_nonzero(why):
             force = force | why.any(axis=-1)
     applied, _ = allocation.apply_weights(smoothed, s.applied, p.allocation.apply_threshold, force)
@@ -454,7 +454,8 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
     risk, now = x.estimates.risk, x.exposures_now
     sized = sizing.size_exposures(book.governed, p.sizing.kelly, p.sizing.fraction)
     haircut = read.multiplier * book.throttle
-    forced = (np.round(haircut - s.haircut, 10) < 0.0) | (limits < s.limits - 5e-11).any(axis=-1)
+    forced, tighter = (haircut - s.haircut).round(10) < 0.0, limits < s.limits - 5e-11
+    forced = forced | tighter.any(axis=-1) if np.count_nonzero(tighter) else forced
     t = turnover.control_turnover(
         now, sized, variance=risk.variance, costs=_cost_model(x, equity), forced=forced, reduce_only=reduce_only,
         cut=p.turnover.risk_cut, raise_at=p.turnover.risk_raise, band=p.turnover.band,
@@ -477,7 +478,7 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
         p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0),
         None if x.restrictions is None else codes == turnover.RESTRICTIONS["no_trade"])
     recapped = cured.book * p.unit
-    final, lot_bound = _round(p, x, terms, recapped, now, book)
+    final, lot_bound, net_bound = _round(p, x, terms, recapped, now, book)
     if np.count_nonzero(held_active) and x.lot is None:  # dust and caps may have closed a hedge
         vols = np.sqrt(252.0 * risk.variance(np.stack([final, now])))
         smaller, again = sleeves.limit_to_held(final, now, vols[0], vols[1], held_active)
@@ -485,28 +486,36 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
     uncurable = cured.uncurable
     if isinstance(x.lot, ladder.LotRule) and x.lot.missed(final) is not None:
         uncurable = caps.cure_within(final / p.unit, book.limits, p.caps.drift_tolerance, _fixed(x, final)).uncurable
-    bound = {**{n: t.binding[n] & ~hold for n in ("band", "gate", "min_ticket")},
-             "restriction": np.asarray(restriction.any(axis=-1)), "held": held_scale < 1.0, "lot": lot_bound,
+    moves, restricts = ~hold, np.count_nonzero(restriction)
+    bound = {"band": t.binding["band"] & moves, "gate": t.binding["gate"] & moves,
+             "min_ticket": t.binding["min_ticket"] & moves,
+             "restriction": np.asarray(restriction.any(axis=-1)) if restricts else np.zeros(p.n, dtype=bool),
+             "held": held_scale < 1.0, "lot": lot_bound,
              **{n: book.bound[n] | cured.bound[n] for n in book.bound}}
+    bound["net"] = bound["net"] | net_bound
     return _Trades(sized, t.e_risk, t.e_band, gated, held, restricted, recapped, final, t.k, held_scale, t.cost, bound,
                    uncurable, np.sqrt(252.0 * risk.variance(final)))
 
 # %% ../nbs/20_step.ipynb #a32c7e51
 def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: Floats,
-           built: _Book) -> tuple[Floats, Bools]:
-    """Dust, whole lots, and the repair that lots can make necessary."""
-    closed = ladder.close_dust(book, terms.min_ticket, p.ladder.dust, held=now)
-    if x.restrictions is not None:
-        closed = np.where(x.restrictions == turnover.RESTRICTIONS["no_trade"], book, closed)
+           built: _Book) -> tuple[Floats, Bools, Bools]:
+    """Dust, whole lots, and the repair that both can make necessary; where lots and where the net cap acted."""
+    frozen = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
+    closed, none = ladder.close_dust(book, terms.min_ticket, p.ladder.dust, held=now), np.zeros(p.n, dtype=bool)
+    if frozen is not None:
+        closed = np.where(frozen, book, closed)
     if x.lot is None:
-        return closed, np.zeros(p.n, dtype=bool)
+        over = np.abs(closed.sum(axis=-1)) > terms.net * p.caps.drift_tolerance * p.unit[:, 0]
+        if not np.count_nonzero(over):
+            return closed, none, none
+        cured = caps.cure_within(closed / p.unit, built.limits, p.caps.drift_tolerance, frozen)  # the dust had offset the rest
+        return np.where(cured.cured[:, None], cured.book * p.unit, closed), none, cured.bound["net"]
     mandatory = (closed == 0.0) | (np.abs(closed) < np.abs(now) * (1.0 - 1e-10)) & (np.abs(book) < np.abs(built.governed))
     rounded, dropped = ladder.round_to_lots(closed, now, x.lot, mandatory=mandatory)
     limits = ladder.CapLimits(terms.name, terms.cluster, terms.net, terms.gross, x.clusters, bool(built.limits.n_on))
-    frozen = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
     final, _ = ladder.repair_caps(rounded, x.lot, limits, 1.0 / (p.sizing.kelly * p.sizing.fraction),
                                   tolerance=p.caps.drift_tolerance, frozen=frozen)
-    return final, np.asarray((np.abs(dropped) > 1e-10).any(axis=-1))
+    return final, np.asarray((np.abs(dropped) > 1e-10).any(axis=-1)), none
 
 # %% ../nbs/20_step.ipynb #f95357b7
 def _binding(p: SimpleNamespace, terms: _Terms, w: _Weights, book: _Book, read: Any, t: _Trades) -> Bools:

@@ -478,16 +478,20 @@ def decision_html(d: Decision) -> str:
             f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
 
 # %% ../nbs/00_types.ipynb #929702b3
+_PLAIN = frozenset({type(None), str, int, bool})
+
+
 def plain(x: Any) -> Any:
     """Plain JSON values of a nested structure: numpy to Python, tuples to lists, non-finite numbers to None."""
-    if x is None or type(x) in (str, int, bool):
+    kind = type(x)
+    if kind in _PLAIN:
         return x
-    if type(x) is float:
+    if kind is float:
         return x if math.isfinite(x) else None
-    if isinstance(x, (dict, Mapping)):
-        return {str(k): plain(v) for k, v in x.items()}
+    if kind is dict or isinstance(x, Mapping):
+        return {str(k): v if type(v) in _PLAIN else plain(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
-        return [plain(v) for v in x]
+        return [v if type(v) in _PLAIN else plain(v) for v in x]
     if isinstance(x, np.ndarray):
         return plain(x.tolist())
     if isinstance(x, (bool, np.bool_)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,55 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "report must be one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "cause", "fix"), [
+    ("reprot ladder", "USAGE: argument command: invalid choice: 'reprot'", "did you mean report? `pil --help`"),
+    ("", "USAGE: the following arguments are required: command", "`pil --help`"),
+    ("config shwo", "USAGE: argument action: invalid choice: 'shwo'", "did you mean show? `pil config --help`"),
+    ("book --equty 3", "USAGE: pil book does not know --equty 3", "did you mean --equity? `pil book --help`"),
+    ("validate --start 2020-01-01", "USAGE: pil validate does not know --start 2020-01-01", "`pil validate --help`"),
+    ("index nowhere", "USAGE: pil index does not know nowhere", "`pil index --help`"),
+    ("demo --jobs two", "USAGE: argument --jobs: invalid int value: 'two'", "`pil demo --help`"),
+    ("report ladr", "UNKNOWN_REPORT: report must be one of ladder, ", "name one of these"),
+    ("report ladder --profile smok", "UNKNOWN_PROFILE: profile must be one of", "name one that exists"),
+    ("report ladder --data nowhere --runs r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
+    ("report ladder --config nowhere.toml --runs r", "NO_SUCH_PATH: config names nowhere.toml", "correct the path"),
+    ("report ladder --data synthetic --start 2020-13-40 --runs r", "start must be a date, got '2020-13-40'", "year-month-day"),
+    ("report ladder --data synthetic --end 01/02/2020 --runs r", "end must be a date, got '01/02/2020'", "year-month-day"),
+    ("book --data synthetic --start 2020", "start must be a date, got '2020'", "year-month-day"),
+    ("book --data synthetic --start 2030-01-01", "EMPTY_PERIOD: the data hold no session from 2030-01-01", "other dates"),
+    ("report ladder --data synthetic --draws -5 --runs r", "parameter draws must be at least 1, got -5", "a larger number"),
+    ("shadow --approval nowhere.json --runs r", "NO_SUCH_PATH: approval names nowhere.json", "correct the path"),
+    ("shadow --since 2020-01-02", "USAGE: --since is for a journal", "give --store"),
+    ("demo --jobs 0 --runs r", "BAD_JOBS: jobs must be at least 1, got 0", "2 suits most machines"),
+    ("verdict nowhere", "NO_RUNS: there is no folder of runs at nowhere", "`pil validate` makes one"),
+    ("config check nowhere.toml", "CONFIG_FILE: there is no configuration file nowhere.toml", "`pil config show`"),
+    ("data check nowhere", "NO_FOLDER: a panel is a folder, got nowhere", "panel layout"),
+    ("data import nosuch x --to y", "UNKNOWN_SOURCE: source must be one of", "name one of these"),
+    ("paper p --data synthetic:a,b", "BAD_PARAMETER: --data synthetic:K,M,DAYS needs three whole numbers", "synthetic:5,15,900"),
+    ("replay nowhere.sqlite", "MISSING: there is no store at nowhere.sqlite", "path of its database file"),
+    ("adopt nowhere.sqlite --acknowledge --who a --why b", "MISSING: there is no store at", "`pil paper` makes one")])
+def test_a_mistake_is_one_line_of_cause_and_one_of_remedy(words: str, cause: str, fix: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(words.split())
+    except SystemExit as stop:
+        code = stop.code
+    said = [x for x in capsys.readouterr().err.splitlines() if x.strip() and not re.search(r"part/s\]|\?part|^Validation on", x)]
+    assert code == 2 and len(said) == 2, said
+    assert said[0].startswith("pil: ") and cause in said[0]
+    assert said[1].startswith("fix: ") and fix in said[1] and "did you mean --gate" not in said[1]
+    assert not list(tmp_path.glob("r/*/*"))
+
+
+def test_a_period_chosen_by_hand_is_the_period_of_synthetic_data_too() -> None:
+    from pil_research.research.ladder_inputs import load_data
+
+    panel = load_data({"data": "synthetic", "start": "2018-01-01", "end": "2018-12-31"})
+    assert str(panel.dates[0].date()) >= "2018-01-01" and str(panel.dates[-1].date()) <= "2018-12-31"
+
+
 def test_report_options_are_the_templates_parameters() -> None:
     from pil_research.research.runner import template_defaults, template_path
 
@@ -71,7 +121,7 @@ def test_report_options_are_the_templates_parameters() -> None:
 
 
 def test_set_is_checked_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for words, message in ((["--set", "draws"], "needs name=value"), (["--set", "draws=x"], "must be int"),
+    for words, message in ((["--set", "draws"], "needs name=value"), (["--set", "draws=x"], "must be a whole number"),
                            (["--set", "nosuch=1"], "unknown parameter")):
         assert cli.main(["report", "ladder", "--runs", str(tmp_path), *words]) == 2
         assert message in capsys.readouterr().err
@@ -222,4 +272,4 @@ def test_readme_builder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_replay_names_a_missing_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["replay", str(tmp_path / "absent.db")]) == 2
-    assert "absent.db" in capsys.readouterr().out
+    assert "absent.db" in capsys.readouterr().err

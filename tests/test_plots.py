@@ -84,5 +84,5 @@ def test_labels_do_not_overlap() -> None:
     fig, ax = plots.figure()
     ax.set_ylim(0, 1)
     plots.label_ends(ax, {f"n{i}": (0.5, plots.INK) for i in range(8)}, 1.0)
-    y = sorted(t.xy[1] for t in ax.texts)
-    assert min(np.diff(y)) >= 0.054 and max(y) <= 1.0 + 1e-9
+    y = sorted(t.xyann[1] for t in ax.texts)
+    assert min(np.diff(y)) >= 0.054 and max(y) <= 1.0 + 1e-9 and {t.xy for t in ax.texts} == {(1.0, 0.5)}

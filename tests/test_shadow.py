@@ -23,6 +23,7 @@ from pil_research.research import sequential as seq
 from pil_research.research.cutover import approval_items, checklist_line, cutover_checklist
 from pil_research.research.data import synthetic_panel
 from pil_research.research.ladder_result import panel_facts
+from pil_research.research.legacy import LegacyHistory
 from pil_research.research.panel import Panel
 from pil_research.research.report import check_envelope
 from pil_research.research.shadow import (
@@ -178,9 +179,13 @@ def test_replay_is_the_walk_forward(panel: Panel, books: ShadowBooks) -> None:
     start = books.ours.index[0]
     w = run_tracks(panel, [Track(name="x", config=PILConfig())], start=start, keep_exposures=("x",))
     assert float((w.exposures["x"] - books.ours).abs().max().max()) < 1e-12
-    late = w.dates[2:]  # the shadow account does not pay for the opening, which a first drift and the impact feel
+    before = panel.dates[panel.dates.get_loc(start) - 1]  # a day in cash makes the account pay for its opening, as the walk does
+    asked = pd.concat([pd.DataFrame(0.0, index=[before], columns=books.ours.columns), books.ours])
+    paid = keep_accounts(LegacyHistory(panel, None, PILConfig()), {"ours": asked})
+    assert float((w.returns["x"] - paid.net["ours|0"].loc[w.dates]).abs().max()) < 1e-12
+    assert float((w.turnover["x"] - paid.turnover["ours|0"].loc[w.dates]).abs().max()) < 1e-12
+    late = w.dates[2:]  # without it only the first drift and the size of the account differ
     assert float((w.returns["x"] - books.accounts.net["ours|0"]).loc[late].abs().max()) < 1e-7
-    assert float((w.turnover["x"] - books.accounts.turnover["ours|0"]).loc[late].abs().max()) < 1e-7
     assert books.facts["traded"].iloc[1:].to_numpy() == pytest.approx(w.turnover["x"].iloc[1:].to_numpy(), abs=1e-12)
 
 

@@ -240,6 +240,28 @@ def test_whole_lots_stay_whole_and_under_the_caps(seed: int, lot: float) -> None
 
 
 ARGS = arguments(config=CAPPED)
+HELD = arguments(config=CAPPED.replace(**{"caps.net": 0.3}))  # of the book; with drift 0.33, half of it in exposures
+
+
+def test_dust_that_offset_the_rest_is_not_closed_at_the_price_of_the_net_cap() -> None:
+    p, s, x = HELD
+    now = np.array([[0.0553, 0.0553, 0.0553, -0.001, 0.0, 0.0, 0.0, 0.0]])  # net 0.1649 of at most 0.165
+    d, _ = step(p, s, replace(x, exposures_now=now, sleeves_absent=True))
+    assert d.recapped[0] == pytest.approx(now[0]) and d.exposures[0, 3] == 0.0
+    assert 2.0 * d.exposures.sum() == pytest.approx(0.3) and (d.exposures <= now + 0.001).all()
+    assert d.bound[0, BINDING.index("net")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_dust_closed_at_the_net_cap_leaves_every_cap_kept(seed: int) -> None:
+    p, s, x = HELD
+    rng = np.random.default_rng(seed)
+    now = rng.choice([0.0003, 0.0008, 0.0011, 0.03, 0.05], (1, 8)) * rng.choice([1.0, 1.0, -1.0], (1, 8))
+    now *= min(1.0, float(rng.uniform(0.1649, 0.1651) / max(abs(now.sum()), 1e-9)))
+    d, _ = step(p, s, replace(x, exposures_now=now, sleeves_absent=True))  # holds: nothing else trades
+    assert abs(d.exposures.sum()) <= 0.165 + 1e-9 and np.abs(d.exposures).max() <= 0.066 + 1e-9
+    assert (np.abs(d.exposures) <= np.abs(now) + 1e-15).all()
 
 
 def test_the_next_state_is_what_was_decided() -> None:

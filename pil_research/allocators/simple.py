@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 
 FAULTS = ("ok", "NON_FINITE", "NON_POSITIVE_VARIANCE", "NOT_SYMMETRIC")
 _SYMMETRY = 1e-9  # asymmetry allowed, relative to the product of the two volatilities
+_LEAST = float(np.finfo(float).tiny)  # a variance below this is none
 
 
 def covariance_faults(cov: FloatArray) -> NDArray[np.intp]:
@@ -34,13 +35,15 @@ def covariance_faults(cov: FloatArray) -> NDArray[np.intp]:
     """
     k, count = cov.shape[-1], np.count_nonzero
     diagonal = cov.reshape(-1, k * k)[:, :: k + 1]
-    if (count(np.isfinite(cov)) == cov.size and count(diagonal >= np.finfo(float).tiny) == diagonal.size
-            and count(cov == cov.transpose(0, 2, 1)) == cov.size):
-        return np.zeros(len(cov), dtype=np.intp)
+    if count(np.isfinite(cov)) == cov.size and count(diagonal >= _LEAST) == diagonal.size:  # as a rule
+        sd = np.sqrt(diagonal)
+        close = np.abs(cov - cov.swapaxes(1, 2)) <= _SYMMETRY * sd[:, :, None] * sd[:, None, :]
+        if count(close) == cov.size:
+            return np.zeros(len(cov), dtype=np.intp)
     finite = np.asarray(np.isfinite(cov).all((-2, -1)))
     safe = cov if finite.all() else np.where(finite[:, None, None], cov, np.eye(k))
     variance = np.diagonal(safe, axis1=-2, axis2=-1)
-    positive = (variance >= np.finfo(float).tiny).all(-1)
+    positive = (variance >= _LEAST).all(-1)
     sd = np.sqrt(np.where(variance > 0.0, variance, 1.0))
     gap = np.abs(safe - np.swapaxes(safe, -1, -2))
     symmetric = (gap <= _SYMMETRY * sd[:, :, None] * sd[:, None, :]).all((-2, -1))

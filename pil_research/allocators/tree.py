@@ -204,12 +204,14 @@ def _tree_of_list(d: list[list[float]]) -> list[tuple[int, int]]:
         waiting.remove(there)
         here = there
     edges.sort()
-    member = list(range(k))
+    member, inside = list(range(k)), [[i] for i in range(k)]
     children = []
     for node, (_, _, one, two) in enumerate(edges, start=k):
         x, y = member[one], member[two]
         children.append((x, y) if x < y else (y, x))
-        member = [node if c in (x, y) else c for c in member]
+        inside.append(inside[x] + inside[y])
+        for i in inside[node]:
+            member[i] = node
     return children
 
 # %% ../../nbs/08a1_tree.ipynb #997a9b0c
@@ -221,7 +223,11 @@ def _best_ends(d: list[list[float]], paths: list[list[float]], left: tuple[list[
     for starts, mids in ((left[0], left[1]), (left[1], left[0])):
         for u in starts:
             row, out = paths[u], d[u]
-            if mids:
+            if len(mids) == 1:
+                m = mids[0]
+                step, out = row[m], d[m]
+                out = [step + x for x in out]
+            elif mids:
                 out = out.copy()
                 for k in beyond:
                     column = d[k]
@@ -229,9 +235,12 @@ def _best_ends(d: list[list[float]], paths: list[list[float]], left: tuple[list[
             for stops, turns in ((right[0], right[1]), (right[1], right[0])):
                 if len(turns) == 1:
                     k = turns[0]
-                    lengths = [out[k] + paths[w][k] for w in stops]
+                    step = out[k]
+                    lengths = [step + paths[w][k] for w in stops]
+                elif turns:
+                    lengths = [min([out[k] + way[k] for k in turns]) for way in [paths[w] for w in stops]]
                 else:
-                    lengths = [min([out[k] + paths[w][k] for k in turns]) if turns else out[w] for w in stops]
+                    lengths = [out[w] for w in stops]
                 for w, length in zip(stops, lengths, strict=True):
                     row[w] = paths[w][u] = length
                     if length < best:

@@ -31,13 +31,15 @@ class Typed:
     options: dict[str, str]
     takes: dict[str, tuple[str, ...]]  # option -> its values; an empty tuple: any, such as a file
     values: tuple[str, ...]
+    loose: frozenset[str] = frozenset()  # options of `takes` that may also name a file
 
 
 def typed_words(parser: argparse.ArgumentParser) -> dict[str, Typed]:
     """Every command of a parser with subcommands; the key "" holds the words of the parser itself."""
-    from pil_research.research.templates import TEMPLATES
+    from pil_research.research.templates import TEMPLATES, template_path
 
-    places = {"report": tuple(TEMPLATES)}
+    profiles = sorted(p.stem for p in (template_path("ladder").parent / "params").glob("*.yaml"))
+    places = {"report": tuple(TEMPLATES), "--profile": tuple(profiles), "--data": ("default", "synthetic")}
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     texts = {a.dest: str(a.help or "") for a in commands._choices_actions}
     found = {name: _typed(sub, texts.get(name, ""), places) for name, sub in commands.choices.items()}
@@ -49,9 +51,10 @@ def _typed(parser: argparse.ArgumentParser, text: str, known: dict[str, tuple[st
     shown = [a for a in parser._actions if a.option_strings and a.help != argparse.SUPPRESS]
     named = {a.option_strings[-1]: a for a in shown}
     places = [a for a in parser._actions if not a.option_strings and not isinstance(a, argparse._SubParsersAction)]
-    return Typed(text, {k: _plain(a.help) for k, a in named.items()},
-                 {k: tuple(map(str, a.choices or ())) for k, a in named.items() if a.nargs != 0},
-                 tuple(str(v) for a in places for v in (a.choices or known.get(a.dest, ()))))
+    takes = {k: tuple(map(str, a.choices or known.get(k, ()))) for k, a in named.items() if a.nargs != 0}
+    return Typed(text, {k: _plain(a.help) for k, a in named.items()}, takes,
+                 tuple(str(v) for a in places for v in (a.choices or known.get(a.dest, ()))),
+                 frozenset(k for k in takes if not named[k].choices))
 
 
 def _plain(text: str | None) -> str:
@@ -79,8 +82,8 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "").replace("'", "’") + "'"
 
 # %% ../../nbs/60k_completion_command.ipynb #a4e64fc3
-def _added(values: tuple[str, ...]) -> str:
-    return f"compadd -- {' '.join(values)}" if values else ""
+def _added(values: tuple[str, ...], *, files: bool = False) -> str:
+    return "; ".join([f"compadd -- {' '.join(values)}"] * bool(values) + ["_files"] * files)
 
 
 def zsh_script(words: dict[str, Typed]) -> str:
@@ -92,14 +95,17 @@ def zsh_script(words: dict[str, Typed]) -> str:
     cases = []
     for name, w in words.items():
         if name:
-            inner = [f"                {k}) {_added(v) or '_files'}; return ;;" for k, v in w.takes.items()]
-            values = _added(w.values)
+            inner = [f"                {k}) {_added(v, files=k in w.loose)}; return ;;" for k, v in w.takes.items()]
+            first = '[[ "$PREFIX" != -* && "$words[CURRENT-1]" == "$command" ]]'
+            values = [f"            if {first}; then {_added(w.values)}; return; fi"] if w.values else []
             cases += [f"        {name})", '            case "$words[CURRENT-1]" in', *inner, "            esac",
-                      f"            found=({described(w.options)})", f"            {values}", "            ;;"]
+                      f"            found=({described(w.options)})", *values, "            ;;"]
     return "\n".join([
         "#compdef pil", "# pil completion for zsh: source <(pil completion zsh)", "_pil() {", "    local -a found",
-        "    if (( CURRENT == 2 )); then", f"        found=({described({**commands, **words[''].options})})",
-        "        _describe 'command' found", "        return", "    fi", '    case "$words[2]" in', *cases, "    esac",
+        "    local i command=''", "    for ((i = 2; i < CURRENT; i++)); do",
+        '        if [[ "$words[i]" != -* ]]; then command="$words[i]"; break; fi', "    done",
+        '    if [[ -z "$command" ]]; then', f"        found=({described({**commands, **words[''].options})})",
+        "        _describe 'command' found", "        return", "    fi", '    case "$command" in', *cases, "    esac",
         "    _describe 'option' found", "    _files", "}", "compdef _pil pil"]) + "\n"
 
 # %% ../../nbs/60k_completion_command.ipynb #7986afda
@@ -112,10 +118,13 @@ def fish_script(words: dict[str, Typed]) -> str:
         when = _quoted(f"__fish_seen_subcommand_from {name}") if name else "__fish_use_subcommand"
         for option, text in w.options.items():
             values = w.takes.get(option)
-            takes = "" if values is None else f" -x -a {_quoted(' '.join(values))}" if values else " -r"
+            listed = f" -a {_quoted(' '.join(values))}" if values else ""
+            takes = "" if values is None else f" -r -F{listed}" if option in w.loose else f" -x{listed}"
             lines.append(f"complete -c pil -n {when} -l {option.lstrip('-')}{takes} -d {_quoted(text)}")
         if name and w.values:
-            lines.append(f"complete -c pil -n {when} -a {_quoted(' '.join(w.values))}")
+            listed = " ".join(w.values)
+            first = _quoted(f"__fish_seen_subcommand_from {name}; and not __fish_seen_subcommand_from {listed}")
+            lines.append(f"complete -c pil -n {first} -f -a {_quoted(listed)}")
     return "\n".join(lines) + "\n"
 
 

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     asked: dict[str, Any] = {k: v for k in (*_TEXT, "sessions") if (v := getattr(args, k)) is not None}
     if args.store is None and args.since is not None:
-        complain("--since is for a journal (--store); a replay is set by --sessions and --end")
+        complain("pil: USAGE: --since is for a journal, and no --store was given",
+                 "fix: give --store, or set a replay by --sessions and --end")
         return 2
     folder = run_report("shadow", asked, args.runs)
     envelope = json.loads((folder / "result.json").read_text(encoding="utf-8"))

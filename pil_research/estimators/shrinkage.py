@@ -66,8 +66,11 @@ def _sample(x: Floats, weights: Floats) -> _Sample:
     sd = np.sqrt(variance)
     inv = _inverse(sd)
     total = np.vecdot(inv, np.vecdot(cov, inv[:, None, :]))
-    pairs = np.maximum(n * (n - 1), 1)
-    mean = np.minimum(np.maximum(np.where(n > 1, (total - n) / pairs, 0.0), -1.0), 1.0)
+    if isinstance(n, int) and n > 1:  # nobody is without variance
+        mean = (total - n) / (n * (n - 1))
+    else:
+        mean = np.where(n > 1, (total - n) / np.maximum(n * (n - 1), 1), 0.0)
+    mean = np.minimum(np.maximum(mean, -1.0), 1.0)
     return _Sample(cov=cov, sd=sd, inverse_sd=inv, mean_correlation=mean, demeaned=y, weights=weights)
 
 # %% ../../nbs/03c_shrinkage.ipynb #7758bef8
@@ -133,8 +136,11 @@ def _single_factor(m: _Sample) -> tuple[Floats, Floats, Floats]:
 def _mix(cov: Floats, target: Floats, excess: Floats, gamma: Floats, kish: Floats,
          scale: float) -> tuple[Floats, Floats]:
     """The shrunk matrix and its intensity; 0 where target and sample agree."""
-    floor = 1e-28 * np.square(cov).sum(axis=(1, 2))
-    ratio = np.divide(excess * kish, gamma, out=np.zeros_like(gamma), where=gamma > floor)
+    apart = gamma > 1e-28 * np.square(cov).sum(axis=(1, 2))
+    if np.count_nonzero(apart) == apart.size:
+        ratio = excess * kish / gamma
+    else:
+        ratio = np.divide(excess * kish, gamma, out=np.zeros_like(gamma), where=apart)
     delta = np.minimum(np.minimum(np.maximum(ratio, 0.0), 1.0) * scale, 1.0)
     d = delta[:, None, None]
     return d * target + (1.0 - d) * cov, delta

@@ -199,7 +199,7 @@ def _window_ics(ranked: RankedTargets, entry: Ints, values: Floats, inside: Bool
     count, less = count.reshape(n_windows, -1), less.reshape(-1, len(valid) // n_windows if len(less) > 1 else 1)
     spread = count * (count * count - 1.0)
     scale = np.sqrt(((spread - ties) / 3.0) * ((spread - less) / 3.0))
-    names = np.count_nonzero(pairs.reshape(n_windows, -1, e // symbols, symbols).any(axis=2), axis=-1)
+    names = pairs.reshape(n_windows, -1, e // symbols, symbols).any(axis=2).sum(axis=-1)
     out = np.full(cross.shape, np.nan)
     np.divide(cross - count * np.square(count + 1.0), scale, out=out, where=(scale > 0.0) & (names >= 3))
     return out
@@ -384,13 +384,15 @@ def skill_from_steps(ics: ArrayLike, *, step: int = 21, half_life: float = 63.0,
     x = np.asarray(ics, dtype=np.float64)
     here = np.isfinite(x)
     w = here * _step_weights(x.shape[-1], step, half_life)
-    mass = w.sum(axis=-1, keepdims=True)
-    w = np.divide(w, mass, out=np.zeros_like(w), where=mass > 0.0)
-    filled = np.where(here, x, 0.0)
+    mass, every = w.sum(axis=-1, keepdims=True), np.count_nonzero(here) == here.size
+    if every and x.size:
+        w, filled = w / mass, x
+    else:
+        w, filled = np.divide(w, mass, out=np.zeros_like(w), where=mass > 0.0), np.where(here, x, 0.0)
     mean = np.vecdot(w, filled)
     spread = np.vecdot(w, np.square(filled - mean[..., None]))  # the weight is 0 where there is no evidence
     se = np.sqrt(spread * np.vecdot(w, w))
-    enough = (np.count_nonzero(here, axis=-1) >= min_steps) & (se > 1e-12)
+    enough = (here.sum(axis=-1) >= min_steps) & (se > 1e-12)
     z = np.divide(mean, se, out=np.zeros_like(mean), where=enough)
     return z, np.asarray(ndtr(z))
 

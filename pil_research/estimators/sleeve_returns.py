@@ -44,7 +44,7 @@ def bar_returns(w: Floats, ret: Floats, gap: Floats, coverage: float) -> SleeveR
     got = np.where(here, ret, 0.0)
     covered = np.matvec(size, here.astype(np.float64))
     flat = gross <= _FLAT
-    enough = (gross == gross) & ~flat & (np.round(covered - coverage * gross, 10) >= 0.0) & (covered > 0.0)
+    enough = (gross == gross) & ~flat & ((covered - coverage * gross).round(10) >= 0.0) & (covered > 0.0)
     spans = np.where(here, gap, 1.0)
     if np.count_nonzero(enough) == enough.size:
         raw = np.matvec(w, got) / covered

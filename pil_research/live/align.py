@@ -65,7 +65,8 @@ class Aligner:
         history = s.asset_returns if isinstance(s.asset_returns, History) else self._from_frames(s, state)
         if self._table[0] is not s.instruments:
             self._table = (s.instruments, _storable(s.instruments))
-        bare = None if s.sleeves is None else tuple(replace(x, history=None, returns=None) for x in s.sleeves)
+        bare = None if s.sleeves is None else tuple(
+            x if x.history is None and x.returns is None else replace(x, history=None, returns=None) for x in s.sleeves)
         return replace(s, asset_returns=history, sleeves=bare, instruments=self._table[1])
 
     def _from_frames(self, s: Snapshot, state: BookState) -> History:

@@ -58,7 +58,9 @@ class _Shelf:
 
     def labels(self, index: Any) -> str:
         """A tuple or index of names."""
-        return str(self.once(index, lambda: self.put(canonical([str(s) for s in index]))))
+        def names() -> list[str]:
+            return [str(s) for s in (index.tolist() if isinstance(index, pd.Index) else index)]
+        return str(self.once(index, lambda: self.put(canonical(names()))))
 
     def series(self, x: pd.Series | None) -> list[str] | None:
         """A series of numbers: names and values."""

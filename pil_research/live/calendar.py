@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import exchange_calendars
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -39,6 +38,8 @@ class _Hours:
 @functools.lru_cache(maxsize=8)
 def _hours(name: str, first: str, last: str) -> _Hours:
     """The hours of an exchange between two dates, cut to what the library knows."""
+    import exchange_calendars  # a tenth of the time the live path takes to import, and a replay needs no calendar
+
     known = exchange_calendars.get_calendar_names()
     if name not in known:
         raise ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
@@ -51,6 +52,8 @@ def _hours(name: str, first: str, last: str) -> _Hours:
 
 def _between(name: str, first: pd.Timestamp, last: pd.Timestamp) -> Any:
     """The library's calendar of a range, cut to the range it has data for."""
+    import exchange_calendars
+
     try:
         return exchange_calendars.get_calendar(name, start=first, end=last)
     except ValueError:
@@ -126,7 +129,7 @@ class _Sessions:
 
     def sessions_between(self, a: pd.Timestamp, b: pd.Timestamp) -> int:
         """Sessions after `a` up to and including `b`; negative when `b` is earlier."""
-        i, j = (int(np.searchsorted(self._hours.days, np.datetime64(d.date()), side="right")) for d in (a, b))
+        i, j = (int(self._hours.days.searchsorted(np.datetime64(d.date()), side="right")) for d in (a, b))
         return j - i
 
 # %% ../../nbs/31_calendar.ipynb #088ad41d

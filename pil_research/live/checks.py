@@ -138,7 +138,9 @@ def check_ages(s: Snapshot, times: Mapping[str, pd.Timestamp] | None, limits: Se
     found |= {f"sleeve {x.id}": _aged(f"sleeve {x.id}", _age(x.published_at, s.decided_at), limits.age_sleeve, limits)
               for x in s.sleeves or () if x.published_at is not None and x.weights is not None}
     old = {n for n, r in found.items() if r is not None}
-    fresh = s.sleeves if not old or s.sleeves is None else tuple(
+    if not old:
+        return Aged(s, (), False)
+    fresh = s.sleeves if s.sleeves is None else tuple(
         replace(x, weights=None) if f"sleeve {x.id}" in old else x for x in s.sleeves)
     out = replace(s, equity=None if "equity" in old else s.equity, regime=None if "regime" in old else s.regime, sleeves=fresh)
     return Aged(out, tuple(r for r in found.values() if r is not None), bool(old & {"prices", "positions"}))
@@ -162,7 +164,7 @@ Interval = tuple[float, float]
 def _quantities(positions: pd.Series | None) -> dict[str, float]:
     if positions is None:
         return {}
-    return dict(zip(map(str, positions.index), positions.to_numpy(dtype=float).tolist(), strict=True))
+    return dict(zip(map(str, positions.index.tolist()), positions.to_numpy(dtype=float).tolist(), strict=True))
 
 
 def expected_positions(positions: pd.Series | None, orders: Iterable[Order]) -> dict[str, Interval]:
@@ -255,7 +257,7 @@ def check_last_line(d: Decision, config: PILConfig, duties: Duties) -> None:
         With the symbol, the value and the limit.
     """
     index, e, trade = d.exposures.index, d.exposures.to_numpy(dtype=float), d.trades.to_numpy(dtype=float)
-    if not index.is_unique or list(d.trades.index) != list(index):
+    if not index.is_unique or (d.trades.index is not index and list(d.trades.index) != list(index)):
         raise _broken("symbols are not unique or not aligned")
     if not (np.isfinite(e) & np.isfinite(trade)).all():
         raise _broken("an exposure is not finite", _first(index, ~(np.isfinite(e) & np.isfinite(trade))))

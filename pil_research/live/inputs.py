@@ -147,7 +147,7 @@ def prepare(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp
     reduce = self.memory.reducing or self.memory.halted or bool(self.memory.adopting) or bool(new)
     marked = _without_sleeves(self, aged.snapshot, given) if hold else aged.snapshot
     marked = restrict(marked, everything(s) if reduce else breaks)
-    same = all(getattr(marked, f.name) is getattr(s, f.name) for f in fields(Snapshot))
+    same = marked is s or all(getattr(marked, f.name) is getattr(s, f.name) for f in fields(Snapshot))
     effective = record if same else self._archive.record(marked)
     told = (*reasons, *aged.reasons, *([old] if old else []), *changes, *found, *new, *standing(self.memory))
     known = self._at.universe if lost else universe

@@ -33,8 +33,11 @@ class SlotDecision(Decision):
     seq: int = 0
 
 
+_DECISION = tuple(f.name for f in fields(Decision))
+
+
 def slot_decision(d: Decision, status: str, reasons: tuple[Reason, ...], seq: int) -> SlotDecision:
-    return SlotDecision(**{f.name: getattr(d, f.name) for f in fields(Decision)}, status=status, reasons=reasons, seq=seq)
+    return SlotDecision(**{name: getattr(d, name) for name in _DECISION}, status=status, reasons=reasons, seq=seq)
 
 # %% ../../nbs/32d_memory.ipynb #447ef0cf
 @dataclass(frozen=True, kw_only=True)

@@ -100,13 +100,18 @@ def pack(array: NDArray[Any]) -> bytes:
         If the elements are of another type.
     """
     x = np.ascontiguousarray(array)
-    kind = x.dtype.newbyteorder("<").str
+    kind = _kind(x.dtype)
     if kind not in _KINDS:
         raise StateError(f"an array must hold one of {_KINDS}, got {x.dtype}", code="BAD_DTYPE", field="array",
                          value=str(x.dtype), limit=_KINDS)
     raw = x.astype(kind, copy=False).tobytes()
     small = len(raw) > _BIG and len(zlib.compress(raw[:_BIG], 1)) < 0.7 * _BIG
     return _header(kind, x.shape, small) + (zlib.compress(raw, 1) if small else raw)
+
+
+@functools.lru_cache(maxsize=64)
+def _kind(of: np.dtype[Any]) -> str:
+    return of.newbyteorder("<").str
 
 
 @functools.lru_cache(maxsize=256)

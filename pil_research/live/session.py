@@ -136,10 +136,10 @@ def _build(self: LiveSession, p: Prepared, kills: Kills) -> _Built:
 
 
 def _duties(p: Prepared, kills: Kills) -> Duties:
-    given, info = p.snapshot.restricted or {}, p.snapshot.instruments
-    primary = {} if info is None or "primary" not in info else {
+    given, info, acting = p.snapshot.restricted or {}, p.snapshot.instruments, bool(_acting(kills))
+    primary = {} if not acting or info is None or "primary" not in info else {  # only a kill asks for it
         str(k): str(v) for k, v in info["primary"].items() if isinstance(v, str)}
-    return Duties(kills=kills if _acting(kills) else None, all_reduce_only=p.hold, wrappers=primary,
+    return Duties(kills=kills if acting else None, all_reduce_only=p.hold, wrappers=primary,
                   reduce_only=frozenset(k for k, v in given.items() if v == "reduce_only"),
                   no_trade=frozenset(k for k, v in given.items() if v not in ("reduce_only", "no_short")))
 
@@ -196,7 +196,7 @@ def _commit(self: LiveSession, name: str, built: _Built, reasons: tuple[Reason, 
         "config": sha(self._config), "status": status, "reasons": [r.to_dict() for r in reasons]}
     try:
         row = self.store.commit(Entry("decision", name, s.session.date().isoformat(), s.slot, payload),
-                                joined(book=book, memory=canonical(asdict(memory))),
+                                joined(book=book, memory=canonical(vars(memory))),
                                 {**self._archive.pending, payload["config"]: self._config})
     except StateError:
         self._archive.dropped()

@@ -253,7 +253,7 @@ def _commit(self: StateStore, entry: Entry, state: Mapping[str, Any] | bytes, bl
         write_head(self._head_file, seq, link)
     return Row(seq, self.epoch, entry.kind, entry.decision_id, entry.session, entry.slot, entry.payload, link)
 
-
+# %% ../../nbs/30_store.ipynb #0653a144
 def _check_writer(self: StateStore) -> None:
     """Still the newest epoch, still at our row, still our file."""
     top = self._db.execute("SELECT max(epoch) FROM epochs").fetchone()[0]
@@ -264,9 +264,17 @@ def _check_writer(self: StateStore) -> None:
     if at != self.seq:
         raise StateError(f"the journal is at row {at}, this process at {self.seq}; reopen the store", code="LOST_UPDATE",
                          field="seq", value=self.seq, limit=at)
-    if not self.path.exists() or os.stat(self.path).st_ino != self._file:
+    if _inode(self.path) != self._file:
         raise StateError(f"{self.path.name} is no longer the file that was opened; stop and find out who moved it",
                          code="MOVED", field="path", value=str(self.path))
+
+
+def _inode(path: Path) -> int:
+    """Number of the file at a path; -1 when there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1
 
 
 def _landed(self: StateStore, seq: int, link: str) -> bool:

@@ -168,8 +168,8 @@ def logged_warnings(runs: str | Path) -> list[str]:
 
 # %% ../../nbs/59b1_data_check.ipynb #1ab3e8be
 def _cells(values: Sequence[object]) -> str:
-    head = f'<th scope="row" style="vertical-align:top">{text(values[0])}</th>'
-    return head + "".join(f'<td class="left" style="white-space:normal;vertical-align:top">{text(v)}</td>' for v in values[1:])
+    head = f'<th scope="row">{text(values[0])}</th>'
+    return head + "".join(f'<td class="{"long" if len(str(v)) > 24 else "left"}">{text(v)}</td>' for v in values[1:])
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> str:

@@ -23,6 +23,7 @@ from pil_research.research.page import (
     figure_html,
     number,
     page_html,
+    relation,
     section_html,
     table_html,
     text,
@@ -221,8 +222,8 @@ def _passport_section(book: BookExplained, most: int = 5) -> str:
 # %% ../../nbs/58g_explain_page.ipynb #4a35a785
 def _check_section(book: BookExplained) -> str:
     frame = pd.DataFrame(book.checks).set_index("id").rename(index=lambda s: str(s).removeprefix("explain.").replace("_", " "))
-    table = table_html(frame, {"value": ("Value", ".2g"), "op": ("", "text"), "limit": ("Limit", ".2g"),
-                               "status": ("Status", "text")}, corner="invariant", strong=(),
+    table = table_html(frame, {"value": ("Value", ".2g"), "op": ("Must be", lambda r: relation(r["op"])),
+                               "limit": ("Limit", ".2g"), "status": ("Status", "text")}, corner="invariant", strong=(),
                        caption="Checked from the published vectors, outside step.")
     alarms = book.walk.decision.alarms
     rows = "".join(f"<li>{text(a.severity)}: {text(a.code)} {text(a.subject)} {text(a.message)}</li>" for a in alarms)

@@ -369,5 +369,5 @@ def odd_state(g: Rng, stored: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(inner[key], bool) or not isinstance(inner[key], (int, float)):
             inner[key] = pick(g, (0, -1, 1e9, "", None, False, True, inner[key]))
         else:
-            inner[key] = pick(g, (0.0, -1.0, 1e-300, 1e300, -1e9, 2, 10**400, inner[key] * -1, inner[key] * 1e3))
+            inner[key] = pick(g, (0.0, -1.0, 1e-300, 1e300, -1e9, 2, 10**400, inner[key] * -1, inner[key] * 1000))
     return stored

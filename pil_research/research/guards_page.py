@@ -41,7 +41,7 @@ def plot_effects(table: pd.DataFrame, *, ax: Axes, lags: tuple[int, ...] = (0, 1
         end = "" if lag == lags[0] else f"_lag{lag}"
         x, low, high = (table[f"{k}{end}"].to_numpy(dtype=float) for k in ("difference", "low", "high"))
         at = y + 0.16 - 0.32 * i
-        ax.hlines(at, low, high, color=PALETTE[i], linewidth=1.4)
+        ax.hlines(at, low, high, color=PALETTE[i], linewidth=1.4, linestyle=("-", (0, (3, 1.5)))[i % 2])
         ax.plot(x, at, "os"[i % 2], color=PALETTE[i], markersize=4.4, linestyle="none", label=f"lag {lag}",
                 markerfacecolor=PALETTE[i] if i == 0 else "none")
     ax.axvline(0.0, color=INK, linewidth=0.9)

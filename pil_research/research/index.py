@@ -128,7 +128,8 @@ def _moved_section(moved: pd.DataFrame) -> str:
         ("Check", ' class="left"'), ("Before", ""), ("Now", ""), ("Change", ""), ("Status", ' class="left"'),
         ("What differs between the two runs", ' class="left"')))
     more = f"<p>{len(moved) - 40} more in index.json.</p>" if len(moved) > 40 else ""
-    table = f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    table = ('<table class="wide"><caption>Checks that differ between the two newest runs of a report.</caption>'
+             f'<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
     return section_html("What moved since the run before", f'<div class="scroll">{table}</div>{more}')
 
 # %% ../../nbs/59e_index.ipynb #d4c1a7e1
@@ -185,10 +186,11 @@ def index_html(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path,
     names = [*TEMPLATES, *(r for r in latest if r not in TEMPLATES)]
     newest = [_run_row(latest[n], now) if n in latest else _absent_row(n) for n in names]
     notes = "".join(f'<p class="note">{coded_html(n)}</p>' for n in (*verdict.problems, *verdict.notes))
+    damaged = sum(bool(r.get("damaged")) for r in found)
     last = [_run_row(r, now) for r in found[:20]] or ['<tr><td colspan="7" class="left">None yet.</td></tr>']
     return page_html(
         "Validation of the portfolio layer", banner,
-        verdict_html(verdict.word, verdict.headline, ACTIONS[verdict.action], _small_print(verdict, approval)),
+        verdict_html(verdict.word, verdict.headline.replace("`", ""), ACTIONS[verdict.action], _small_print(verdict, approval)),
         verdict_table_html(verdict, caption="Gates. Five decide about HRP, the last about 1/N-risk (SPEC 7). DSR at the present "
                            "trial count."),
         section_html("Reports", _runs_table(newest, "Newest run of each report. A star: uncommitted changes in the code."),
@@ -197,7 +199,8 @@ def index_html(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path,
         section_html("Last runs", _runs_table(last, "The last 20 complete runs, newest first."), folded=True),
         chapter_html(verdict, latest, approval),
         f'<p class="small">Rebuilt after every run and by <code>pil index</code>; ages as of {text(now.strftime(TIME))}. '
-        f"Schema {text(RUN_SCHEMA)}, index pil.index/2.</p>", subtitle=f"{len(found)} complete runs of {len(latest)} reports")
+        f"Schema {text(RUN_SCHEMA)}, index pil.index/2.</p>", subtitle=f"{len(found)} complete runs of {len(latest)} reports"
+        + (f", {damaged} of them damaged" if damaged else ""))
 
 # %% ../../nbs/59e_index.ipynb #00e955bf
 def index_json(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path, now: datetime) -> dict[str, Any]:

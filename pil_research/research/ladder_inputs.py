@@ -19,7 +19,9 @@ from .ladder_study import LadderStudy, ladder_study
 from .panel import Panel
 from .panel_source import panel_source, source_panel
 from .regime import RegimeDetector
+from .templates import check_date
 from .trials import Trial, TrialLedger, default_ledger
+from ..types import InputError
 
 # %% auto #0
 __all__ = ['load_data', 'with_regime', 'load_config', 'progress_bar', 'run_study', 'record_trials']
@@ -36,15 +38,20 @@ def load_data(parameters: Mapping[str, Any]) -> Panel:
     if os.environ.get("PIL_ACCEL"):
         accel.from_environment()
     start, end = parameters.get("start") or None, parameters.get("end") or None
+    for name in ("start", "end"):
+        check_date(name, str(parameters.get(name) or ""))
     source = panel_source(str(parameters.get("data", "default")))
     with tqdm(total=2, desc="data", unit="part") as bar:
         if source.folder is None and source.kind == "default":
             panel = default_panel(parameters.get("markets", "default"), str(parameters.get("start", "1990-01-01")), end)
         elif source.folder is None:
-            panel = synthetic_panel(int(parameters.get("seed", 7)))
+            panel = synthetic_panel(int(parameters.get("seed", 7))).select(start=start, end=end)
         else:
             panel = (source_panel(source) if source.raw else load_panel(source.folder)).select(start=start, end=end)
         bar.update()
+        if not len(panel.dates):
+            raise InputError(f"the data hold no session from {start} to {end or 'their end'}; choose other dates",
+                             code="EMPTY_PERIOD", field="start", value=start)
         panel = panel if panel.regime is not None else with_regime(panel)
         bar.update()
     return panel

@@ -143,7 +143,7 @@ def _weights_section(result: LadderResult, study: Study) -> str:
     top = w.fillna(0.0).mean().sort_values(ascending=False)
     left = figure_html(svg(fig, "weights", "HRP sleeve weights over time, stacked"),
                        f"HRP's applied weights. Largest on average: {top.index[0]} {100 * top.iloc[0]:.0f} %; "
-                       f"cash {100 * (1.0 - top.sum()):.0f} %.")
+                       f"cash {number(1.0 - top.sum(), '.0%')} %.")
     d = study.base.erc_divergence[CHALLENGER].dropna()
     fig, ax = figure(5.6, 3.0)
     plot_divergence(d, ax=ax)
@@ -230,7 +230,7 @@ def uplift_table(sr: float = 0.6) -> pd.DataFrame:
 
 # %% ../../nbs/58b_ladder_page.ipynb #696e8e28
 def _uplift_section(result: LadderResult) -> str:
-    arithmetic = table_html(uplift_table(), {f"rho {r:g}": (f"ρ̄ = {r:g}", "text") for r in RHOS}, corner="",
+    arithmetic = table_html(uplift_table(), {f"rho {r:g}": (f"ρ̄ = {r:g}", "text") for r in RHOS}, corner="sleeves",
                             caption="Formula SR·√(K/(1+(K−1)ρ̄)) at SR 0.6. Five of the seed's nine cells "
                             "departed from it.", strong=())
     haircut = ("Prudent planning range of the seed: 0.85 to 1.05 combined Sharpe at sleeve Sharpe 0.6 and K 5 to 8, which is "

@@ -16,13 +16,22 @@ import pandas as pd
 from ..types import InvariantError
 
 # %% auto #0
-__all__ = ['Form', 'PANEL_FACTS', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'LIMIT_BYTES', 'text', 'number', 'table_html',
-           'facts_html', 'figure_html', 'section_html', 'data_section_html', 'verdict_html', 'page_html', 'check_page']
+__all__ = ['MINUS', 'Form', 'PANEL_FACTS', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'PRINT', 'LIMIT_BYTES', 'text', 'relation',
+           'number', 'table_html', 'facts_html', 'figure_html', 'section_html', 'data_section_html', 'verdict_html',
+           'page_html', 'check_page']
 
 # %% ../../nbs/58a_page.ipynb #d11bff67
+MINUS = re.compile(r"(?<![\w./=\\-])-(?=\.?\d)")  # before a number, not within a word, a date or a path
+
+
 def text(value: object) -> str:
-    """Any value as escaped text."""
-    return html.escape(str(value), quote=True)
+    """Any value as escaped text, with a true minus before numbers."""
+    return html.escape(MINUS.sub("\u2212", str(value)), quote=True)
+
+
+def relation(op: object) -> str:
+    """A comparison as it is printed."""
+    return {"<=": "\u2264", ">=": "\u2265"}.get(str(op), str(op))
 
 
 def number(value: object, form: str = ".2f") -> str:
@@ -62,7 +71,7 @@ def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, 
     strong : sequence of str
         Rows set in bold.
     """
-    head = "".join(f'<th scope="col">{text(title)}</th>' for title, _ in columns.values())
+    head = "".join(f'<th scope="col">{text(title).replace("_", "_<wbr>")}</th>' for title, _ in columns.values())
     rows = []
     for name, values in zip(frame.index, frame.to_numpy(dtype=object), strict=True):
         row = {str(k): v for k, v in zip(frame.columns, values, strict=True)}
@@ -77,7 +86,7 @@ def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, 
 def facts_html(facts: Mapping[str, object]) -> str:
     """A two-column list of facts, name and value."""
     rows = "".join(f'<tr><th scope="row">{text(k)}</th><td class="left">{text(v)}</td></tr>' for k, v in facts.items())
-    return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
+    return f'<div class="scroll"><table class="facts" aria-label="Name and value"><tbody>{rows}</tbody></table></div>'
 
 # %% ../../nbs/58a_page.ipynb #5d657fd1
 def figure_html(svg: str, reading: str) -> str:
@@ -87,7 +96,7 @@ def figure_html(svg: str, reading: str) -> str:
 
 def section_html(title: str, *parts: str, intro: str = "", folded: bool = False) -> str:
     """A section under an h2, or folded behind its title."""
-    lead = f"<p>{text(intro)}</p>" if intro else ""
+    lead = f'<p class="lead-in">{text(intro)}</p>' if intro else ""
     body = lead + "".join(parts)
     if folded:
         return f"<details><summary>{text(title)}</summary>{body}</details>"
@@ -124,7 +133,7 @@ COLOURS = """
 :root{color-scheme:light dark;--bg:#fff;--panel:#f5f7f9;--ink:#1b1f24;--muted:#5f6874;--grid:#d5dae0;--pass:#0b5cad;
 --fail:#b3400a;--tie:#7a5c00;--c0:#0b5cad;--c1:#c75b00;--c2:#7a4fa3;--c3:#3f97c9;--c4:#8a6d1f;--c5:#6f7680;--c6:#b0467f;
 --c7:#2b3f66}
-@media (prefers-color-scheme:dark){:root{--bg:#14171b;--panel:#1e2329;--ink:#e6e8eb;--muted:#a2abb5;--grid:#39414a;
+@media screen and (prefers-color-scheme:dark){:root{--bg:#14171b;--panel:#1e2329;--ink:#e6e8eb;--muted:#a2abb5;--grid:#39414a;
 --pass:#74b6ff;--fail:#ff9d66;--tie:#e6c35c;--c0:#74b6ff;--c1:#ff9d4d;--c2:#c3a0e6;--c3:#7cc7ee;--c4:#d3b45e;--c5:#a8b0b9;
 --c6:#ea92bf;--c7:#9db4e6}}
 """
@@ -133,10 +142,11 @@ LAYOUT = """
 body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.45 "DejaVu Sans",Verdana,"Segoe UI",Arial,sans-serif}
 main{max-width:1240px;margin:0 auto;padding:14px 20px 40px}
 h1{font-size:21px;margin:0 0 2px}h2{font-size:17px;margin:30px 0 6px;border-bottom:1px solid var(--grid);padding-bottom:3px}
+a{color:var(--pass)}:focus-visible{outline:3px solid var(--c1);outline-offset:2px}
 p{margin:4px 0 8px;max-width:110ch}.sub{color:var(--muted);margin:0 0 10px}
 .verdict{display:flex;gap:18px;align-items:flex-start;background:var(--panel);border:1px solid var(--grid);
 border-left:8px solid var(--tie);padding:10px 16px;margin-bottom:10px}
-.verdict p{margin:0 0 3px}.verdict .word{font-size:22px;font-weight:700;color:var(--tie);white-space:nowrap}
+.verdict p{margin:0 0 3px;max-width:none}.verdict .word{font-size:22px;font-weight:700;color:var(--tie);white-space:nowrap}
 .verdict.pass{border-left-color:var(--pass)}.verdict.pass .word{color:var(--pass)}
 .verdict.fail,.verdict.error{border-left-color:var(--fail)}.verdict.fail .word,.verdict.error .word{color:var(--fail)}
 .verdict .headline{font-size:15px;font-weight:600}.small{font-size:12px;color:var(--muted)}
@@ -149,19 +159,34 @@ PARTS = """
 table{border-collapse:collapse;min-width:55%;font-size:12.5px;font-variant-numeric:tabular-nums;margin:0 0 8px}
 caption{text-align:left;color:var(--muted);font-size:12px;padding:0 0 4px;caption-side:top}
 th,td{padding:4px 8px;border-bottom:1px solid var(--grid);text-align:right;vertical-align:bottom}
-th{font-weight:600}th[scope=row]{text-align:left;font-weight:400;white-space:nowrap}
+tbody th,tbody td{vertical-align:top}th{font-weight:600}th[scope=row]{text-align:left;font-weight:400;white-space:nowrap}
+thead th:first-child::first-letter{text-transform:uppercase}
+.hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 thead th:first-child,th.left,table.described th:last-child{text-align:left}
 tr.strong th,tr.strong td{font-weight:700;background:var(--panel)}table.facts{min-width:0}
 table.wide{width:100%}table.wide td,table.wide th{padding:4px 6px}td{white-space:nowrap}
 td.left{text-align:left}table.facts td,td.long,table.described td:last-child{overflow-wrap:anywhere;white-space:normal;
-text-align:left}
+text-align:left}td.long,table.described td:last-child{min-width:26ch}
+.lead table:has(tbody tr:nth-child(17)) :is(th,td){padding-top:2px;padding-bottom:2px}
 figure{margin:0 0 8px}figcaption{color:var(--muted);font-size:12px}
 svg.plot{width:100%;height:auto;display:block}svg.plot *{stroke-linejoin:round;stroke-linecap:butt}
 details{margin-top:14px;border-top:1px solid var(--grid)}summary{cursor:pointer;font-weight:600;padding:6px 0}
-.banner{border:2px solid var(--fail);padding:8px 12px;margin:8px 0;font-weight:600}
+.banner{max-width:none;border:2px solid var(--fail);padding:8px 12px;margin:8px 0;font-weight:600}
 .note{border-left:4px solid var(--tie);padding:2px 10px;margin:6px 0}
-@media print{:root{--bg:#fff;--panel:#f2f2f2;--ink:#000;--muted:#444;--grid:#bbb}body{font-size:10pt}
-main{max-width:none;padding:0}section,figure,table{break-inside:avoid}details>*{display:block}.scroll{overflow:visible}h2{break-after:avoid}}
+"""
+PRINT = """
+@page{margin:12mm}
+@media print{:root{color-scheme:light;--bg:#fff;--panel:#f2f2f2;--ink:#000;--muted:#444;--grid:#bbb}body{font-size:9.5pt}
+main{max-width:none;padding:0}h2{margin-top:18px}.scroll{overflow:visible}
+table{font-size:8pt}caption{font-size:8pt}th,td{padding:2px 5px}
+table.wide,table.wide caption{font-size:7.5pt}table.wide td,table.wide th{padding:2px 3px}
+table.wide th[scope=row]{white-space:normal}
+details>*{display:block}details::details-content{content-visibility:visible;block-size:auto}
+details table,details table.wide{font-size:6.2pt}details th,details td{padding:1px 3px}table.facts td{font-size:7.5pt}
+h1,h2,summary,caption,thead,.lead-in{break-after:avoid}p{orphans:3;widows:3}
+figure,tr,li,p,.pair>*,.verdict,.note,.banner,table:not(:has(tbody tr:nth-child(25))){break-inside:avoid}
+.lead,.pair{display:flex;flex-wrap:wrap;gap:8px 14px}.lead>*,.pair>*{flex:1 1 80mm;min-width:min-content}
+.lead>*,.pair>figure,.pair>:has(figure){flex-basis:110mm}.lead figure,.pair figure{max-width:125mm}}
 """
 
 # %% ../../nbs/58a_page.ipynb #a6ebac9e
@@ -181,7 +206,7 @@ def page_html(title: str, *sections: str, subtitle: str = "") -> str:
     sub = f'<p class="sub">{text(subtitle)}</p>' if subtitle else ""
     page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
             f'content="width=device-width,initial-scale=1"><title>{text(title)}</title>'
-            f'<style>{COLOURS}{LAYOUT}{PARTS}</style></head><body><main><header><h1>{text(title)}</h1>{sub}</header>\n'
+            f'<style>{COLOURS}{LAYOUT}{PARTS}{PRINT}</style></head><body><main><header><h1>{text(title)}</h1>{sub}</header>\n'
             + "\n".join(sections) + "\n</main></body></html>\n")
     check_page(page)
     return page

@@ -79,6 +79,7 @@ def svg(fig: Figure, name: str, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg"):]
     text = re.sub(r"<metadata>.*?</metadata>|<style type=.*?</style>|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"(?<=>)[^<]+", lambda words: re.sub(r"(?<![\w./-])-(?=\.?\d)", "\u2212", words.group()), text)
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r'(?<=[ "])(-?\d+\.\d)\d+', r"\1", tag.group()), text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'url\(#', f"url(#{name}-", re.sub(r'href="#', f'href="#{name}-', text))
@@ -131,11 +132,11 @@ def line_style(i: int, name: str, strong: Sequence[str]) -> dict[str, Any]:
     if name in strong:
         j = list(strong).index(name)
         return {"color": PALETTE[j], "linestyle": DASHES[0] if j == 0 else DASHES[2], "linewidth": 1.8, "zorder": 3}
-    return {"color": PALETTE[2 + i % 6], "linestyle": DASHES[3 + i % 5], "linewidth": 1.0, "zorder": 2}
+    return {"color": (*PALETTE[2:], INK)[i % 7], "linestyle": DASHES[3 + i % 5], "linewidth": 1.0, "zorder": 2}
 
 
 def label_ends(ax: Axes, lines: Mapping[str, tuple[float, str]], x: Any, *, gap: float = 0.055) -> None:
-    """Names at the right end of lines, name -> (y, colour), pushed apart so that they do not overlap."""
+    """Names right of the ends of lines, name -> (y, colour), pushed apart so as not to overlap, each led to its end."""
     low, high = ax.get_ylim()
     order = sorted(lines.items(), key=lambda item: item[1][0])
     y = np.array([v[0] for _, v in order], dtype=float)
@@ -143,9 +144,11 @@ def label_ends(ax: Axes, lines: Mapping[str, tuple[float, str]], x: Any, *, gap:
     for i in range(1, y.size):
         y[i] = y[i] if y[i] >= y[i - 1] + least else y[i - 1] + least
     y = y - np.maximum(0.0, y[-1] - high) if y.size else y
-    for (name, (_, colour)), at in zip(order, y, strict=True):
-        ax.annotate(name, (x, at), xytext=(4, 0), textcoords="offset points", va="center", color=colour,
-                    fontsize=8.0, annotation_clip=False)
+    for (name, (end, colour)), at in zip(order, y, strict=True):
+        lead = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 2.0, "shrinkB": 1.0,
+                "relpos": (0.0, 0.5)}
+        ax.annotate(name, (x, end), xytext=(1.03, at), textcoords=ax.get_yaxis_transform(), va="center", color=colour,
+                    fontsize=8.0, annotation_clip=False, arrowprops=lead)
 
 # %% ../../nbs/58_plots.ipynb #9fbb3bb3
 def plot_net_value(returns: pd.DataFrame, *, ax: Axes, strong: Sequence[str] = ("HRP", "1/N-risk")) -> Axes:

@@ -44,12 +44,17 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
     Raises
     ------
     InputError
-        Unknown report or parameter, or the notebook stopped on an error (its last line is in the message).
+        Unknown report or parameter, a file that is not there, or the notebook stopped on an error (its last line is in
+        the message).
     """
     asked = dict(parameters)
     for name in FILES:
         if asked.get(name, "") not in ("", "default", "synthetic", "legacy", *SHARED):
-            asked[name] = str(Path(str(asked[name])).resolve())
+            path = Path(str(asked[name]))
+            if not path.exists():
+                raise InputError(f"{name} names {path}, and there is no such file or folder; correct the path",
+                                 code="NO_SUCH_PATH", field=name, value=str(path))
+            asked[name] = str(path.resolve())
     if "ledger" in template_defaults(template_path(report)):
         asked["ledger"] = str(Path(asked.get("ledger") or default_ledger(runs).path).resolve())
     values = check_parameters(report, asked)
@@ -72,9 +77,10 @@ def _execute(template: Path, work: Path, values: dict[str, Any], quiet: bool) ->
     try:
         papermill.execute_notebook(str(template), str(executed), parameters=values, cwd=str(work), kernel_name="python3",
                                    progress_bar=False, stderr_file=None if quiet else sys.stderr,
-                                   extra_arguments=["--IPKernelApp.log_level=40"], request_save_on_cell_execute=True)
+                                   extra_arguments=["--IPKernelApp.log_level=50"], request_save_on_cell_execute=True)
     except papermill.PapermillExecutionError as e:
-        raise InputError(f"the report stopped in cell {e.exec_count}, its notebook is kept: {e.ename}: {e.evalue}",
+        where = "" if "; " in str(e.evalue) else f"; {executed} shows where"
+        raise InputError(f"the report stopped in cell {e.exec_count}, its notebook is kept: {e.ename}: {e.evalue}{where}",
                          code="REPORT_FAILED", field="report", value=e.ename) from e
     finally:
         if executed.is_file():

@@ -48,8 +48,8 @@ def plot_tornado(changes: Mapping[int, pd.DataFrame], *, ax: Axes, placebo: floa
     for i, (factor, name) in enumerate(((0.5, "−50 %"), (1.5, "+50 %"))):
         part = moved[moved["factor"] == factor].set_index("knob").loc[order]
         y = np.arange(len(order)) + (0.2 - 0.4 * i)
-        ax.barh(y, part["difference"], height=0.36, color=PALETTE[i], alpha=0.75, hatch=("", "///")[i], edgecolor=PALETTE[i],
-                label=name, linewidth=0.6)
+        ax.barh(y, part["difference"], height=0.36, color=PALETTE[i], alpha=0.75, hatch=("", "///")[i],
+                edgecolor=(PALETTE[0], INK)[i], label=name, linewidth=0.6)
         ax.errorbar(part["difference"], y, xerr=part["se"], fmt="none", ecolor=INK, elinewidth=0.9, capsize=2.0)
         for lag in sorted(changes)[1:]:
             late = changes[lag][changes[lag]["factor"] == factor].set_index("knob").loc[order]
@@ -136,11 +136,13 @@ def _kept(row: Mapping[str, object]) -> str:
     return f"{moves - kept} of {moves}"
 
 
+def _broken(row: Mapping[str, object]) -> str:
+    rule = str(row["broken"])
+    return {"above 0.10, above 1 SE": "0.10 and SE", "above 0.10": "0.10", "above 1 SE": "SE"}.get(rule, rule)
+
+
 def _status(row: Mapping[str, object]) -> str:
-    if bool(row["stable"]):
-        return "✓ stable"
-    return "✕ " + {"above 0.10, above 1 SE": "0.10 and SE", "above 0.10": "0.10", "above 1 SE": "SE"}.get(
-        str(row["broken"]), str(row["broken"]))
+    return "✓ stable" if bool(row["stable"]) else f"✕ {_broken(row)}"
 
 
 def _first_screen(r: SensitivityResult, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
@@ -218,9 +220,10 @@ def _changes_section(r: SensitivityResult) -> str:
         "low": ("95 % low", "+.3f"), "high": ("95 % high", "+.3f"), "turnover": ("Turnover / yr", ".1f"),
         "turnover_change": ("Change of turnover", "+.1f"), "benchmark": (f"{BENCH} SR", ".3f"), "lead": ("Lead", "+.3f"),
         "winner_changes": ("Winner changes?", lambda row: "yes" if row["winner_changes"] else "no"),
-        "broken": ("Broken rule", "text")}
-    tables = [table_html(t, form, caption=f"Lag {lag}. Lead: {r.plan.candidate} minus {BENCH} under the same knob.",
-                         corner="setting", strong=("base",)) for lag, t in r.changes.items()]
+        "broken": ("Broken rule", _broken)}
+    tables = [table_html(t, form, caption=f"Lag {lag}. Lead: {r.plan.candidate} minus {BENCH} under the same knob. Broken: "
+                         "the change is above it.", corner="setting", strong=("base",), css="wide")
+              for lag, t in r.changes.items()]
     notes = "".join(f'<p class="note">{text(n)}</p>' for n in r.notes)
     return section_html("One knob at a time, both lags", notes, *tables,
                         intro="Clipped values are noted." if r.notes else "No value had to be clipped.")

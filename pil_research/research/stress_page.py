@@ -19,6 +19,7 @@ from pil_research.research.page import (
     figure_html,
     number,
     page_html,
+    relation,
     section_html,
     table_html,
     text,
@@ -113,9 +114,8 @@ def plot_drawdowns(study: StressStudy, track: str, *, ax: Axes) -> Axes:
                 label=f"{variant}, governor {governor}")
     for level in (0.05, 0.12, HARD_CAP):
         ax.axvline(100.0 * level, color=MUTED, linewidth=0.9, linestyle=DASHES[5])
-        side = -1 if level == 0.12 else 1
-        ax.annotate(f"{100 * level:.0f} %", (100.0 * level, 0.97), xycoords=("data", "axes fraction"), xytext=(2 * side, 0),
-                    textcoords="offset points", va="top", ha="right" if side < 0 else "left", fontsize=8.0, color=MUTED)
+        ax.annotate(f"{100 * level:.0f} %", (100.0 * level, 0.97), xycoords=("data", "axes fraction"), xytext=(-2, 0),
+                    textcoords="offset points", va="top", ha="right", fontsize=8.0, color=MUTED)
     n = study.simulation.n_paths
     ax.set(yscale="log", ylim=(100.0 / n, 100.0), xlabel=f"largest raw drawdown within {study.simulation.horizon} sessions, %",
            ylabel="paths beyond, %")
@@ -415,8 +415,9 @@ def _sources_section(study: StressStudy) -> str:
 
 def _all_checks(checks: list[dict[str, Any]]) -> str:
     t = pd.DataFrame(checks).set_index("id")
-    columns: dict[str, tuple[str, Any]] = {"value": ("Value", ".4f"), "op": ("", "text"), "limit": ("Limit", ".2f"),
-                                           "status": ("Status", lambda r: _mark(r["status"])), "source": ("Source", "text")}
+    columns: dict[str, tuple[str, Any]] = {"value": ("Value", ".4f"), "op": ("Must be", lambda r: relation(r["op"])),
+                                           "limit": ("Limit", ".2f"), "status": ("Status", lambda r: _mark(r["status"])),
+                                           "source": ("Source", "text")}
     return section_html("All checks", table_html(t, columns, corner="check", strong=(), caption="Raw units."), folded=True)
 
 # %% ../../nbs/58d_stress_page.ipynb #4f3e5f10

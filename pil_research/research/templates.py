@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from .report import package_root
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_yaml', 'check_parameters', 'template_defaults', 'parse_values']
+__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_yaml', 'check_parameters', 'check_date', 'template_defaults',
+           'parse_values']
 
 # %% ../../nbs/59_templates.ipynb #e45f8bdc
 TEMPLATES: Mapping[str, str] = {
@@ -34,8 +36,8 @@ def template_path(report: str) -> Path:
         If the report is unknown or the folder `reports` is not there.
     """
     if report not in TEMPLATES:
-        raise InputError(f"report must be one of {sorted(TEMPLATES)}, got {report!r}", code="UNKNOWN_REPORT",
-                         field="report", value=report, limit=tuple(sorted(TEMPLATES)))
+        raise InputError(f"report must be one of {', '.join(TEMPLATES)}, got {report!r}; name one of these",
+                         code="UNKNOWN_REPORT", field="report", value=report, limit=tuple(sorted(TEMPLATES)))
     for root in (package_root(), Path.cwd()):
         path = root / "reports" / TEMPLATES[report]
         if path.is_file():
@@ -139,9 +141,34 @@ def check_parameters(report: str, parameters: Mapping[str, Any]) -> dict[str, An
         want = type(known[name])
         if not (isinstance(value, want) or (want is float and type(value) is int)) or (
                 want is not bool and isinstance(value, bool)):
-            raise InputError(f"parameter {name} must be {want.__name__}, got {value!r}", code="BAD_PARAMETER", field=name,
-                             value=value, limit=want.__name__)
+            raise InputError(f"parameter {name} must be {_KINDS[want]}, got {value!r}; give one", code="BAD_PARAMETER",
+                             field=name, value=value, limit=want.__name__)
+        _check_value(name, value)
     return {**known, **parameters}
+
+
+_KINDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Counts are not negative, draws and paths at least one, dates are dates."""
+    if name in ("start", "end", "since"):
+        check_date(name, str(value))
+    least = int(name in ("draws", "paths"))
+    if type(value) is int and value < least:
+        raise InputError(f"parameter {name} must be at least {least}, got {value}; give a larger number", code="BAD_PARAMETER",
+                         field=name, value=value, limit=least)
+
+
+def check_date(name: str, value: str) -> None:
+    """Refuse a text that is neither empty nor a date in the form 2020-01-31: another form may mean another day."""
+    try:
+        good = not value or (bool(re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)) and bool(date.fromisoformat(value)))
+    except ValueError:
+        good = False
+    if not good:
+        raise InputError(f"{name} must be a date, got {value!r}; write it as year-month-day, such as 2020-01-31",
+                         code="BAD_PARAMETER", field=name, value=value)
 
 
 def template_defaults(path: Path) -> dict[str, Any]:
@@ -166,6 +193,6 @@ def parse_values(report: str, given: Mapping[str, str]) -> dict[str, Any]:
         try:
             out[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError) as e:
-            raise InputError(f"parameter {name} must be {kind.__name__}, got {text!r}", code="BAD_PARAMETER", field=name,
-                             value=text, limit=kind.__name__) from e
+            raise InputError(f"parameter {name} must be {_KINDS[kind]}, got {text!r}; give one", code="BAD_PARAMETER",
+                             field=name, value=text, limit=kind.__name__) from e
     return out

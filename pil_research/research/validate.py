@@ -214,7 +214,8 @@ def validate(runs: str | Path = "runs", *, profile: str = "full", given: Mapping
         If `jobs` is below 1, the profile unknown, or data or configuration unreadable. A report that fails is an outcome.
     """
     if jobs < 1:
-        raise InputError(f"jobs must be at least 1, got {jobs}", code="BAD_JOBS", field="jobs", value=jobs, limit=1)
+        raise InputError(f"jobs must be at least 1, got {jobs}; 2 suits most machines", code="BAD_JOBS", field="jobs",
+                         value=jobs, limit=1)
     root, latest = Path(runs), newest_runs(read_runs(runs))
     asked = dict(given or {})
     if asked.get("data"):

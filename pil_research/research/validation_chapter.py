@@ -247,7 +247,8 @@ def _evidence_table(rows: Sequence[Row]) -> str:
     for r in rows:
         shown, last = (r.pillar if r.pillar != last else ""), r.pillar
         finding = coded_html(r.finding) + (f' <a href="{text(r.link)}">run</a>' if r.link else "")
-        cells.append(f'<tr><th scope="row"{_TOP}>{f"<b>{text(shown)}</b>" if shown else ""}</th>'
+        pillar = f"<b>{text(shown)}</b>" if shown else f'<span class="hidden">{text(last)}</span>'
+        cells.append(f'<tr><th scope="row"{_TOP}>{pillar}</th>'
                      f'<td class="left"{_TOP}>{text(r.what)}</td><td class="long"{_TOP}>{finding}</td></tr>')
     head = "".join(f'<th scope="col" class="left">{h}</th>' for h in ("Pillar", "Evidence", "Finding"))
     return ('<div class="scroll"><table class="wide"><caption>Read from the newest run of each report.</caption>'
