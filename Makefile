@@ -24,7 +24,7 @@ $(STAMP): requirements.lock setup.py settings.ini pyproject.toml
 	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock tools/uv.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
-	@echo "[setup] done"
+	@echo "[setup] done; source .venv/bin/activate puts pil on the path"
 
 demo: $(STAMP)  ## validate on real futures with small settings; prints gates, action and the path of the index
 	@echo "[demo] every report on real futures with small settings, then the verdict: about five minutes, two reports at a time"
