@@ -466,6 +466,31 @@ def test_the_command_writes_one_json_line_a_decision(tmp_path: Path, capsys: pyt
     with StateStore(tmp_path / "run" / "store.sqlite", readonly=True) as store:
         row = store.last()
         assert row is not None and row.kind == "operator" and row.payload["who"] == "me"
+    assert cli(tmp_path / "run", *again, "--operator", "acknowledge", "me", "ok") == 0  # a supervisor's restart
+    assert "not done again" in capsys.readouterr().err
+    with StateStore(tmp_path / "run" / "store.sqlite", readonly=True) as store:
+        assert store.last() == row
+
+
+def test_a_restart_with_the_same_words_does_not_release_the_next_kill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, words = tmp_path / "run", ("--operator", "release-kills", "me", "over")
+
+    def statuses(*more: str) -> list[str]:
+        assert cli(run, *more) == 0
+        return [json.loads(x)["status"] for x in capsys.readouterr().out.splitlines()]
+
+    def kill(sessions: str, *more: str) -> list[str]:
+        (run / "KILL").touch()
+        assert set(statuses("--sessions", sessions)) == {"flat"}
+        (run / "KILL").unlink()
+        return statuses("--sessions", str(int(sessions) + 1), *more)
+
+    assert "flat" not in statuses("--sessions", "1")
+    assert "flat" not in kill("2", *words)
+    with (run / "operator.jsonl").open("a") as f:
+        f.write('{"words": ["release')  # cut short by a crash
+    assert set(kill("4", *words)) == {"flat"}  # the kill after it stands
+    assert "flat" not in statuses("--sessions", "6", "--operator", "release-kills", "me", "over again")
 
 
 @pytest.mark.parametrize(("more", "code"), [

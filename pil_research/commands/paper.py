@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
@@ -197,8 +198,24 @@ def _logger(args: argparse.Namespace, run: str, stack: ExitStack) -> Callable[[d
     return log
 
 
-def _operator(given: list[str] | None, session: Any) -> Operator | None:
-    """Journal an acknowledgement; the other actions travel in the next snapshot."""
+def _acted(file: Path, given: list[str], seq: int) -> bool:
+    """Whether these words have acted: noted before, and the journal has moved since. Notes them else."""
+    rows: list[int] = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with suppress(ValueError):  # a line cut short by a crash: it did not come to act
+            note = json.loads(line)
+            rows += [note["seq"]] if note["words"] == given else []
+    if rows:
+        return seq > rows[-1]
+    with file.open("a", encoding="utf-8") as out:
+        out.write("\n" + json.dumps({"words": given, "seq": seq}) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    return False
+
+
+def _operator(given: list[str] | None, session: Any, file: Path) -> Operator | None:
+    """Journal an acknowledgement; the other actions travel in the next snapshot. What has acted does not act again."""
     if given is None:
         return None
     from pil_research.types import Operator
@@ -207,6 +224,9 @@ def _operator(given: list[str] | None, session: Any) -> Operator | None:
     if action not in ACTIONS:
         raise _bad(f"--operator must be one of {', '.join(ACTIONS)}, got {action!r}; then who and why", "operator", action,
                    "|".join(ACTIONS))
+    if _acted(file, given, session.store.seq):
+        complain(f"{action} by {who} ({why}) was done at an earlier start and is not done again; to do it again say why anew")
+        return None
     if action == "acknowledge":
         session.acknowledge(who=who, why=why)
         return None
@@ -235,7 +255,8 @@ def run(args: argparse.Namespace) -> int:
         broker = stack.enter_context(PaperBroker(folder / "broker.sqlite", market.instruments, market.symbols,
                                                  cash=args.equity, rules=rules, run=facts))
         session = LiveSession(store, integrator, calendar, kill_file=args.kill_file or folder / "KILL")
-        run_ = PaperRun(session, broker, market, run=run_id(facts), operator=_operator(args.operator, session))
+        operator = _operator(args.operator, session, folder / "operator.jsonl")
+        run_ = PaperRun(session, broker, market, run=run_id(facts), operator=operator)
         made = run_.play(sessions=args.sessions, wait=paced(args.speed, stopped), stop=stopped.is_set,
                          log=_logger(args, run_.run, stack))
         why = ", stopped by a signal" if stopped.is_set() else ""
