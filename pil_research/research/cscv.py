@@ -109,12 +109,11 @@ def _ratios(member: Array, halves: _Halves, u: Array, v: Array) -> int:
     """Overwrite `u` (C, N) with the Sharpe ratios of the splits in `member` (C, S); returns the flat cases."""
     np.matmul(member, halves.u, out=u)
     np.matmul(member, halves.v, out=v)
-    square = u * u
+    v -= u * u
     flat = None
-    if (v - square).min() <= 1e-9:  # rare: look closely
-        flat = v - square <= 1e-12 * v
-        v[flat] = 1.0 + square[flat]
-    v -= square
+    if v.min() <= 1e-9:  # rare: look closely
+        flat = v <= 1e-12 * (member @ halves.v)
+        v[flat] = 1.0
     np.sqrt(v, out=v)
     u += halves.m
     u /= v
