@@ -66,6 +66,12 @@ def test_notebooks_are_clean(copy: Path) -> None:
             f"{path.name}: run `make export`"
 
 
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *REPORTS], ids=lambda p: p.stem)
+def test_every_cell_has_an_id_of_its_own(path: Path) -> None:
+    ids = [c["id"] for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_stays_readable(path: Path) -> None:
     in_a_row = 0

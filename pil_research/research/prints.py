@@ -313,7 +313,7 @@ def _walk_column(a: Floats, p: Floats, suspect: Flags, rules: PrintRules) -> tup
         base_a, base_p, waiting = a[t], p[t], False
     return r, held, rejected
 
-# %% ../../nbs/40h_prints.ipynb #54c8b751
+# %% ../../nbs/40h_prints.ipynb #054d3c34
 def accept_prints(adjusted: Floats, price: Floats, groups: Sequence[str], rules: PrintRules | None = None) -> Accepted:
     """Apply the print rules to every market.
 
