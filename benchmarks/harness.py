@@ -142,7 +142,7 @@ def child(code: str, *arguments: object) -> dict[str, Any]:
     """Run `code` in a fresh interpreter, with `rss_mb` defined; what it printed as JSON on its last line."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run([sys.executable, "-c", RSS + code, *map(str, arguments)], capture_output=True, text=True, check=True,
-                          env={**os.environ, "PYTHONPATH": path})
+                          env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""})
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 

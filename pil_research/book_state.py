@@ -72,16 +72,16 @@ _SHARES = ("base", "tilted", "target", "smoothed", "applied", "entry_share", "ha
 def _check_state(s: StepState, blank: StepState) -> None:
     """Shapes as they must be, shares in [0, 1], marks finite and not below equity; nothing is defaulted."""
     low = s.drawdown
-    for one, other in ((s, blank), (low, blank.drawdown)):
+    for one, other, rest in ((s, blank, ("drawdown", "session")), (low, blank.drawdown, ())):
         for f in fields(one):
-            if f.name not in ("drawdown", "session") and getattr(one, f.name).shape != np.shape(getattr(other, f.name)):
+            if f.name not in rest and getattr(one, f.name).shape != np.shape(getattr(other, f.name)):
                 raise ValueError(f"{f.name} has another shape")
     for name, x in (*((n, getattr(s, n)) for n in _SHARES), ("multiplier", low.multiplier), ("throttle", low.throttle)):
         if not ((x >= 0.0) & (x <= 1.0 + 1e-9)).all():
             raise ValueError(f"{name} is not within 0 and 1")
-    for name, x, least in (("mark", low.mark, low.equity), ("true_mark", low.true_mark, low.equity), ("equity", low.equity, 0.0),
+    for name, x, least in (("equity", low.equity, 0.0), ("mark", low.mark, low.equity), ("true_mark", low.true_mark, low.equity),
                            ("close", low.close, -np.inf), ("pending_flow", low.pending_flow, -np.inf)):
-        if not (np.isfinite(x) & (x >= least - 1e-9 * np.abs(least))).all():
+        if not np.isfinite(x).all() or not (x >= least - 1e-9 * np.abs(least)).all():
             raise ValueError(f"{name} of the drawdown is not finite, or below equity")
     ranges = ((s.sleeve_state, 0, 4), (s.tier, -1, 3), (low.tier, 0, 4))
     odd = any(not ((x >= a) & (x <= b)).all() for x, a, b in ranges)

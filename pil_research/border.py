@@ -197,7 +197,7 @@ def _target_rows(sleeve: Sleeve, symbols: Sequence[str], dates: NDArray[np.datet
         return out
     rows = sleeve.history
     values = rows.reindex(columns=list(symbols)).to_numpy(dtype=float, copy=True)
-    absent = np.array([s not in rows.columns for s in symbols])
+    absent = np.array([s not in rows.columns for s in symbols], dtype=bool)
     values[:, absent] = 0.0
     last = np.searchsorted(rows.index.to_numpy().astype("datetime64[D]"), dates, side="right") - 1
     new = np.diff(last, prepend=-1) > 0
@@ -228,6 +228,9 @@ def history_from_frames(asset_returns: pd.DataFrame, sleeves: Sequence[Sleeve], 
     names = sorted(asset_returns.columns) if symbols is None else list(symbols)
     for n in names:
         check_name(n, "symbol")
+    if not names:
+        raise InputError("asset_returns must hold a symbol, got none, and nothing is held; send the returns of the universe",
+                         code="NO_SYMBOLS", field="asset_returns", value=0, limit=">= 1")
     past = asset_returns.loc[asset_returns.index < session].reindex(columns=names)
     dates = past.index.to_numpy().astype("datetime64[D]")
     ordered = sorted(sleeves, key=lambda s: s.id)

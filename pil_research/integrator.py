@@ -646,6 +646,7 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
     killed_sleeves = np.array([i in kills.sleeves for i in history.sleeve_ids], dtype=bool) if kills.sleeves else None
     names = _names_of(self, market.symbols)
     gains = [names.values(s.expected_gain) for s in sleeves if s.expected_gain is not None]
+    gains = [np.where(np.isfinite(g), g, np.nan) for g in gains]  # no number is no gain
     session, codes = _session_number(self, arrays, history, snapshot, new_session), _restriction_codes(snapshot, market, frozen)
     lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays, codes, -1 if absent or not new_session else session)
     return StepInputs(

@@ -472,17 +472,20 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
     restricted, restriction = turnover.restrict_trades(held, now, codes, reduce_only=reduce_only)
     if x.killed_symbols is not None:
         restricted = restricted * ~x.killed_symbols
+    frozen = None if x.restrictions is None else codes == turnover.RESTRICTIONS["no_trade"]
+    if np.count_nonzero(held_active) and frozen is not None:  # what may not trade was not scaled
+        restricted, again = sleeves.limit_free_to_held(restricted, now, risk.variance, held_active, frozen)
+        held_scale = held_scale * again
     same_tier = terms.tier == s.tier
     cured = caps.cure_within(
         restricted / p.unit, book.limits,
-        p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0),
-        None if x.restrictions is None else codes == turnover.RESTRICTIONS["no_trade"])
+        p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0), frozen)
     recapped = cured.book * p.unit
     final, lot_bound, net_bound = _round(p, x, terms, recapped, now, book)
     if np.count_nonzero(held_active) and x.lot is None:  # dust and caps may have closed a hedge
-        vols = np.sqrt(252.0 * risk.variance(np.stack([final, now])))
-        smaller, again = sleeves.limit_to_held(final, now, vols[0], vols[1], held_active)
-        final, held_scale = np.where(codes == turnover.RESTRICTIONS["no_trade"], final, smaller), held_scale * again
+        none = np.zeros(final.shape[-1], dtype=bool) if frozen is None else frozen
+        final, again = sleeves.limit_free_to_held(final, now, risk.variance, held_active, none)
+        held_scale = held_scale * again
     uncurable = cured.uncurable
     if isinstance(x.lot, ladder.LotRule) and x.lot.missed(final) is not None:
         uncurable = caps.cure_within(final / p.unit, book.limits, p.caps.drift_tolerance, _fixed(x, final)).uncurable

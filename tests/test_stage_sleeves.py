@@ -250,3 +250,49 @@ def test_held_limit_acts_by_row_and_survives_missing_risk():
                                   np.array([True, True, False]))
     np.testing.assert_allclose(scalar, [0.2, 0.5, 1.0])
     np.testing.assert_array_equal(out[2], new[2])
+
+
+# ---------------------------------------------------------------- held beside names that may not trade
+def _risk(rng, m):
+    root = rng.normal(size=(m, m + 2)) * 0.01
+    return lambda e: np.square(e @ root).sum(-1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seeds)
+def test_free_names_are_scaled_as_little_as_gross_and_volatility_allow(seed):
+    rng = np.random.default_rng(seed)
+    variance, frozen = _risk(rng, 6), rng.random(6) < 0.4
+    held = rng.normal(size=(3, 6)) * 0.1
+    book = np.where(frozen, held, held * rng.uniform(0.3, 2.0, (3, 6)) + rng.normal(size=(3, 6)) * 0.03)
+    out, k = S.limit_free_to_held(book, held, variance, np.array([True, True, False]), frozen)
+    assert ((k >= 0.0) & (k <= 1.0)).all() and k[2] == 1.0
+    np.testing.assert_array_equal(out[2], book[2])
+    np.testing.assert_array_equal(out[:, frozen], book[:, frozen])
+    np.testing.assert_allclose(out[:2, ~frozen], k[:2, None] * book[:2, ~frozen], rtol=1e-14)
+    fixed = np.where(frozen, book, 0.0)
+    for i in (0, 1):
+        def fits(s, i=i):
+            e = fixed[i] + s * (book[i] - fixed[i])
+            return (np.abs(e).sum() <= np.abs(held[i]).sum() + 1e-12
+                    and variance(e) <= variance(held[i]) * (1.0 + 1e-9))
+        grid = [s for s in np.linspace(0.0, 1.0, 201) if fits(s)]
+        if grid:  # the largest that fits
+            assert fits(k[i]) and k[i] >= max(grid) - 1e-9
+        assert np.abs(out[i]).sum() <= np.abs(held[i]).sum() + 1e-12
+
+
+def test_without_frozen_names_it_is_the_one_scalar_of_before():
+    rng = np.random.default_rng(1)
+    variance, held = _risk(rng, 5), rng.normal(size=(4, 5)) * 0.1
+    book, on = held * rng.uniform(0.5, 2.0, (4, 5)), np.ones(4, dtype=bool)
+    one, a = S.limit_to_held(book, held, np.sqrt(variance(book)), np.sqrt(variance(held)), on)
+    two, b = S.limit_free_to_held(book, held, variance, on, np.zeros(5, dtype=bool))
+    np.testing.assert_allclose(b, a, rtol=1e-10)
+    np.testing.assert_allclose(two, one, rtol=1e-10)
+
+
+def test_a_variance_that_is_no_number_leaves_gross_to_decide():
+    held, book = np.array([[0.1, 0.1]]), np.array([[0.1, 0.3]])
+    out, k = S.limit_free_to_held(book, held, lambda e: np.full(e.shape[:-1], np.nan), [True], np.array([True, False]))
+    np.testing.assert_allclose((out, k[:, None] * np.ones((1, 2))), ([[0.1, 0.1]], [[1 / 3, 1 / 3]]))

@@ -54,15 +54,17 @@ def _start(rho: FloatArray, budget: FloatArray) -> FloatArray:
 
 def _newton_one(rho: FloatArray, budget: FloatArray) -> FloatArray:
     """Minimiser y (K,) for one correlation matrix, NaN if it does not settle."""
-    y = _start(rho, budget)
+    root = np.sqrt(budget)
+    y = root / math.sqrt(float(np.maximum(root @ (rho @ root), 1e-6)))
+    hessian = rho.copy()
+    diagonal = hessian.reshape(-1)[:: len(y) + 1]
     for _ in range(_MAX_STEPS):
         pull = budget / y
-        hessian = rho.copy()
-        hessian.reshape(-1)[::len(y) + 1] += pull / y
+        np.add(pull / y, 1.0, out=diagonal)  # a correlation with itself is 1
         _, step, info = dposv(hessian, pull - rho @ y)
         if info != 0:
             break
-        relative = float(np.abs(step / y).max())
+        relative = float(np.maximum.reduce(np.abs(step / y)))
         y = y + step if relative <= _DAMPING else y + step / (1.0 + relative)
         if relative <= _STEP_STOP:
             return np.asarray(y)
@@ -135,11 +137,24 @@ def _inverse_sd(cov: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(variance.min(-1, keepdims=True) / variance))
 
 
+def _erc_one(cov: FloatArray, share: FloatArray) -> FloatArray:
+    """ERC weights (K,) of one usable covariance, NaN where there is no solution."""
+    rho = correlation_of(cov, None)
+    y = _newton_one(rho, share)
+    part, count = y * (rho @ y), np.count_nonzero
+    total = float(np.add.reduce(part))
+    if not total > 0.0 or count(np.abs(part / (total * share) - 1.0) <= _SHARE_ERROR) < y.size or count(y > 0.0) < y.size:
+        return np.full_like(y, np.nan)
+    weights = y / np.sqrt(cov.diagonal())
+    return np.asarray(weights / np.add.reduce(weights))
+
+
 def _erc_rows(cov: FloatArray, share: FloatArray) -> FloatArray:
     """`erc_rows` in numpy, with budgets (B, K)."""
-    b, _, _ = cov.shape
+    if len(cov) == 1:
+        return _erc_one(cov[0], share[0])[None]
     rho = correlation_of(cov, None)
-    y = _newton_one(rho[0], share[0])[None] if b == 1 else _newton_rows(rho, share)
+    y = _newton_rows(rho, share)
     weights = y * _inverse_sd(cov)
     weights = weights / weights.sum(-1, keepdims=True)
     met = _shares_met(rho, y, share)
@@ -193,8 +208,8 @@ def erc(cov: ArrayLike, *, budget: ArrayLike | None = None) -> FloatArray:
     if budget is not None:
         budget = np.broadcast_to(_as_budget(budget, k), (*lead, k)).reshape(-1, k)
     weights = erc_rows(stack, budget=budget)
-    bad = ~np.isfinite(weights).all(-1)
-    if bad.any():
+    if np.count_nonzero(np.isfinite(weights)) < weights.size:
+        bad = ~np.isfinite(weights).all(-1)
         raise InputError("erc needs a positive semi-definite cov whose sleeves do not hedge each other perfectly; "
                          "repair the covariance or use inverse_vol", code="NO_SOLUTION", field="cov",
                          subject=f"row {int(np.argmax(bad))}", limit=f"risk shares within {_SHARE_ERROR}")

@@ -36,6 +36,8 @@ def covariance_faults(cov: FloatArray) -> NDArray[np.intp]:
     k, count = cov.shape[-1], np.count_nonzero
     diagonal = cov.reshape(-1, k * k)[:, :: k + 1]
     if count(np.isfinite(cov)) == cov.size and count(diagonal >= _LEAST) == diagonal.size:  # as a rule
+        if count(cov == cov.swapaxes(1, 2)) == cov.size:
+            return np.zeros(len(cov), dtype=np.intp)
         sd = np.sqrt(diagonal)
         close = np.abs(cov - cov.swapaxes(1, 2)) <= _SYMMETRY * sd[:, :, None] * sd[:, None, :]
         if count(close) == cov.size:

@@ -130,9 +130,10 @@ class _RiskFields:
         return out
 
     def correlation(self) -> Floats:
-        """Dense correlations (M, M), NaN for unknown symbols."""
+        """Dense correlations (M, M), NaN for symbols that are unknown or do not move."""
         cov = self.covariance()
         sd = np.sqrt(np.diagonal(cov))
+        sd = np.where(sd > 0.0, sd, np.nan)
         return np.asarray(cov / sd[:, None] / sd[None, :])
 
     @cached_property

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from ..config import PILConfig
-from ..types import BINDING, AlarmCode, Decision, Kills, Operator, Snapshot
+from ..types import BINDING, AlarmCode, Decision, Kills, Operator, Sleeve, Snapshot
 
 EPS = 2e-9
 
@@ -59,7 +59,8 @@ def _sleeves(d: Decision, s: Snapshot, config: PILConfig) -> Iterator[str]:
     if not (0.0 <= h["governor"] <= 1.0 and 0.0 <= h["throttle"] <= 1.0 and h["kelly"] == config.sizing.kelly
             and abs(h["product"] - h["governor"] * h["throttle"] * h["kelly"]) <= EPS):
         yield f"haircuts {dict(h)}"
-    listed = {x.id: x for x in s.sleeves or ()} if _allocates(s, config) else {}
+    sleeves = [x for x in s.sleeves if isinstance(x, Sleeve)] if isinstance(s.sleeves, (list, tuple)) else []
+    listed = {x.id: x for x in sleeves} if _allocates(s, config) else {}
     for name, v in a.items():
         capacity = listed[name].capacity if name in listed else None
         if capacity is not None and d.equity > 0.0 and not v <= capacity / d.equity * (1.0 + 1e-9) + EPS:

@@ -5,6 +5,7 @@
 # %% ../../nbs/10_stage0_sleeves.ipynb #bc491ba0
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ['FLAT_GROSS', 'OBS_ABSENT', 'OBS_OK', 'OBS_MISSING', 'OBS_DEAD', 'OBS_DEMOTED', 'OBS_YOUNG', 'OBSERVATIONS',
            'LIVENESS_REASONS', 'ABSENT', 'LIVE', 'HELD', 'QUARANTINED', 'DEMOTED', 'STATES', 'NormalisedSleeves',
            'normalise_sleeves', 'Liveness', 'repeated_returns', 'unchanged_prices', 'check_liveness', 'SleeveStates',
-           'advance_sleeve_states', 'quarantine_budget', 'limit_to_held']
+           'advance_sleeve_states', 'quarantine_budget', 'limit_to_held', 'limit_free_to_held']
 
 # %% ../../nbs/10_stage0_sleeves.ipynb #ea4f117c
 FLAT_GROSS = 1e-12  # gross below this is no position
@@ -302,3 +303,34 @@ def _ratio_up_to_one(limit: NDArray[np.float64], size: NDArray[np.float64]) -> N
     """``min(1, limit / size)``; 1 where `size` is zero or either is not finite."""
     over = (size > limit) & np.isfinite(size)
     return np.where(over, limit / np.where(over, size, 1.0), 1.0)
+
+# %% ../../nbs/10_stage0_sleeves.ipynb #a93c44f1
+def limit_free_to_held(exposures: NDArray[np.float64], held: NDArray[np.float64],
+                       variance: Callable[[NDArray[np.float64]], NDArray[np.float64]], active: ArrayLike,
+                       frozen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`limit_to_held` where some names may not trade: the others are scaled.
+
+    Parameters
+    ----------
+    exposures, held, active
+        As in `limit_to_held`.
+    variance : callable
+        ``(n, ..., M)`` exposures to their variance per bar ``(n, ...)``.
+    frozen : (M,) bool array
+        Names that may not trade.
+
+    Returns
+    -------
+    exposures : (..., M) array
+    scalar : (...) array in [0, 1]
+    """
+    on = np.asarray(active, dtype=bool)
+    fixed, free = np.where(frozen, exposures, 0.0), np.where(frozen, 0.0, exposures)
+    room = np.abs(held).sum(axis=-1) - np.abs(fixed).sum(axis=-1)
+    k = _ratio_up_to_one(np.maximum(room, 0.0), np.abs(free).sum(axis=-1))
+    kept, a, whole, had = variance(np.stack([fixed, free, fixed + free, held]))
+    b, c = whole - kept - a, kept - had
+    over = (a > 0.0) & (a * k * k + b * k + c > 1e-12 * had)
+    root = (np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0)) - b) / np.where(over, 2.0 * a, 1.0)
+    k = np.where(on, np.where(over, np.minimum(np.maximum(root, 0.0), k), k), 1.0)
+    return fixed + k[..., None] * free, k
