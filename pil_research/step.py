@@ -477,9 +477,8 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
         restricted, again = sleeves.limit_free_to_held(restricted, now, risk.variance, held_active, frozen)
         held_scale = held_scale * again
     same_tier = terms.tier == s.tier
-    cured = caps.cure_within(
-        restricted / p.unit, book.limits,
-        p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0), frozen)
+    drift = p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0)
+    cured = caps.cure_within(restricted / p.unit, book.limits, drift, frozen)
     recapped = cured.book * p.unit
     final, lot_bound, net_bound = _round(p, x, terms, recapped, now, book)
     if np.count_nonzero(held_active) and x.lot is None:  # dust and caps may have closed a hedge
