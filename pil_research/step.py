@@ -472,7 +472,7 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
     restricted, restriction = turnover.restrict_trades(held, now, codes, reduce_only=reduce_only)
     if x.killed_symbols is not None:
         restricted = restricted * ~x.killed_symbols
-    frozen = None if x.restrictions is None else codes == turnover.RESTRICTIONS["no_trade"]
+    frozen = _no_trade(x)
     if np.count_nonzero(held_active) and frozen is not None:  # what may not trade was not scaled
         restricted, again = sleeves.limit_free_to_held(restricted, now, risk.variance, held_active, frozen)
         held_scale = held_scale * again
@@ -502,7 +502,7 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
 def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: Floats,
            built: _Book) -> tuple[Floats, Bools, Bools]:
     """Dust, whole lots, and the repair that both can make necessary; where lots and where the net cap acted."""
-    frozen = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
+    frozen = _no_trade(x)
     closed, none = ladder.close_dust(book, terms.min_ticket, p.ladder.dust, held=now), np.zeros(p.n, dtype=bool)
     if frozen is not None:
         closed = np.where(frozen, book, closed)
@@ -649,9 +649,14 @@ def _check_last_line(p: SimpleNamespace, x: StepInputs, book: _Book, t: _Trades)
     caps.check_within(t.final / p.unit, book.limits, p.caps.drift_tolerance, exempt=_fixed(x, t.final))
 
 
+def _no_trade(x: StepInputs) -> Bools | None:
+    """Names that may not be traded; None when no name is restricted."""
+    return None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
+
+
 def _fixed(x: StepInputs, final: Floats) -> Bools | None:
     """Names that may not be traded, or that options keep from their target."""
-    fixed = None if x.restrictions is None else x.restrictions == turnover.RESTRICTIONS["no_trade"]
+    fixed = _no_trade(x)
     missed = x.lot.missed(final) if isinstance(x.lot, ladder.LotRule) else None
     return fixed if missed is None else missed != 0.0 if fixed is None else fixed | (missed != 0.0)
 
