@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -421,10 +420,7 @@ def test_synthetic_refuses(bad: dict[str, object]) -> None:
 
 @pytest.fixture(scope="module")
 def futures() -> d.Panel:
-    start = time.perf_counter()
-    panel = d.default_panel()
-    assert time.perf_counter() - start < 15.0  # about 2 s alone; generous for a busy machine
-    return panel
+    return d.default_panel()
 
 
 def test_default_panel_shape(futures: d.Panel) -> None:

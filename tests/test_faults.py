@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -566,7 +565,7 @@ def test_any_input_gives_a_decision_or_a_typed_error(seed: int) -> None:
     integrator, positions, equity, good = PortfolioIntegrator(config), pd.Series(0.0, index=list(FUZZ.symbols)), 5e6, 0
     for row in range(100, 112):
         made = fuzz_snapshot(rng, FUZZ, row, equity, positions)
-        state, began = integrator.state, time.perf_counter()
+        state = integrator.state
         try:
             with np.errstate(all="ignore"):
                 d = integrator.build_target_book(made)
@@ -577,7 +576,6 @@ def test_any_input_gives_a_decision_or_a_typed_error(seed: int) -> None:
             good += 1
             check_decision(d, config, made)
             positions = (d.exposures * equity).reindex(list(FUZZ.symbols)).fillna(0.0)
-        assert time.perf_counter() - began < 5.0
         if rng.random() < 0.3:
             from pil_research.types import BookState
 

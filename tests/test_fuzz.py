@@ -46,6 +46,16 @@ def test_two_thousand_inputs() -> None:
     assert got.cases == 2000 and got.decided > 600 and got.refused > 600 and len(got.codes) >= 20 and got.slowest < LIMIT
 
 
+@pytest.mark.parametrize(("times", "kind"), [((1.18, 0.03), "decided"), ((1.18, 1.3, 1.1, 0.1), "failed")])
+def test_a_pause_is_not_a_slow_input(monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], kind: str) -> None:
+    """A case beyond the limit is run again; one that is slow each time fails."""
+    default_pool()
+    clock = iter([v for t in times for v in (0.0, t)])
+    monkeypatch.setattr("pil_research.research.fuzz.time.process_time", lambda: next(clock))
+    got = run_case(fuzz_case(2))
+    assert got.kind == kind and got.seconds == min(times[:3])
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_inputs() -> None:
     got = fuzz(range(100_000, 100_000 + CASES))

@@ -431,11 +431,10 @@ def test_incident_29_the_clock_steps(desk: Desk, jump: str) -> None:
 def test_incident_30_two_daemons_on_one_store(path: Path) -> None:
     with StateStore(path):
         code = (
-            f"import time; t=time.perf_counter()\nfrom pil_research.live import StateStore\nt=time.perf_counter()\n"
-            f"try: StateStore({str(path)!r})\nexcept Exception as e: print(e.code, time.perf_counter()-t)"
+            f"from pil_research.live import StateStore\ntry: StateStore({str(path)!r})\nexcept Exception as e: print(e.code)"
         )
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert out[0] == "LOCKED" and float(out[1]) < 1.0
+    assert out == ["LOCKED"]
 
 
 def test_incident_31_threads_of_blas() -> None:

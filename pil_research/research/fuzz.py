@@ -26,8 +26,8 @@ from .fuzz_world import SHORT, World, lived
 from ..types import BookState, Decision, PilError, Snapshot
 
 # %% auto #0
-__all__ = ['CONFIGS', 'LIMIT', 'Witness', 'witness', 'default_pool', 'pool_of', 'FuzzCase', 'fuzz_case', 'Outcome', 'marks_of',
-           'run_case', 'FuzzResult', 'fuzz']
+__all__ = ['CONFIGS', 'LIMIT', 'TRIES', 'Witness', 'witness', 'default_pool', 'pool_of', 'FuzzCase', 'fuzz_case', 'Outcome',
+           'marks_of', 'run_case', 'FuzzResult', 'fuzz']
 
 # %% ../../nbs/36d_fuzz.ipynb #dc04b780
 class Witness(NamedTuple):
@@ -222,10 +222,19 @@ def _witness_again(case: FuzzCase, integrator: PortfolioIntegrator) -> list[str]
 
 # %% ../../nbs/36d_fuzz.ipynb #7783c9c9
 LIMIT = 1.0  # s of processor time: a busy machine is not a slow decision
+TRIES = 3  # a slow input is slow each time; a pause of the machine is not
 
 
 def run_case(case: FuzzCase) -> Outcome:
-    """Run a case and say what it came to."""
+    """Run a case and say what it came to; one beyond `LIMIT` is run again, and its least time counts."""
+    got = _run_once(case)
+    for _ in range(TRIES - 1):
+        if got.seconds > LIMIT:
+            got = min(got, _run_once(case), key=lambda o: o.seconds)
+    return got
+
+
+def _run_once(case: FuzzCase) -> Outcome:
     began = time.process_time()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
