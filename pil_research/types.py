@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 # %% auto #0
 __all__ = ['ROLES', 'REGIME_LABELS', 'BINDING', 'PilError', 'InputError', 'ConfigError', 'StateError', 'InvariantError',
@@ -457,6 +458,16 @@ class Decision:
         """The decision as plain values, non-finite numbers as None."""
         return decision_to_dict(self)
 
+    @property
+    def labels(self) -> pd.Index:
+        """The symbols of the exposures."""
+        return self.exposures.index
+
+    def arrays(self, *tables: str) -> list[NDArray[np.float64]] | None:
+        """Tables over symbols as arrays, in the order of `labels`; None where one has labels of its own."""
+        index, found = self.labels, [getattr(self, t) for t in tables]
+        return None if any(x.index is not index for x in found) else [x.to_numpy(dtype=np.float64) for x in found]
+
     def _repr_html_(self) -> str:
         return decision_html(self)
 
@@ -489,9 +500,9 @@ def plain(x: Any) -> Any:
     if kind is float:
         return x if math.isfinite(x) else None
     if kind is dict or isinstance(x, Mapping):
-        return {str(k): v if type(v) in _PLAIN else plain(v) for k, v in x.items()}
+        return {str(k): v if type(v) in _PLAIN or (type(v) is float and math.isfinite(v)) else plain(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
-        return [v if type(v) in _PLAIN else plain(v) for v in x]
+        return [v if type(v) in _PLAIN or (type(v) is float and math.isfinite(v)) else plain(v) for v in x]
     if isinstance(x, np.ndarray):
         return plain(x.tolist())
     if isinstance(x, (bool, np.bool_)):

@@ -19,6 +19,7 @@ from scipy.stats import nct, norm, t
 
 from pil_research.config import PILConfig
 from pil_research.live import StateStore
+from pil_research.live.archive import whole_decision
 from pil_research.research import sequential as seq
 from pil_research.research.cutover import approval_items, checklist_line, cutover_checklist
 from pil_research.research.data import synthetic_panel
@@ -448,7 +449,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_journal_gives_the_books_that_were_decided(store: Path) -> None:
     b = replay_journal(store)
     with StateStore(store, readonly=True) as opened:
-        rows = {r.session: r.payload["decision"]["exposures"] for r in opened.rows() if r.kind == "decision"}
+        rows = {r.session: whole_decision(r.payload, opened.blob)["exposures"] for r in opened.rows() if r.kind == "decision"}
     assert b.kind == "journal" and b.ours.index[0] == DAYS[300] and b.ours.index[-1] == DAYS[329]  # the last bar is not known
     assert b.first == DAYS[301] and len(b.sessions) == 29
     for day in (DAYS[305], DAYS[322]):

@@ -34,6 +34,9 @@ def time_from(x: Sequence[str] | None) -> pd.Timestamp | None:
     return at.tz_convert(x[1]) if x[1] and not x[1].startswith("UTC") else at
 
 
+_SMALL = 1 << 16  # bytes up to which the sleeves' weights are one array; above, each one that did not change is not stored again
+
+
 class _Shelf:
     """Bytes to store, by hash; objects seen lately are not packed twice."""
 
@@ -67,6 +70,14 @@ class _Shelf:
         if x is None:
             return None
         return [self.labels(x.index), self.put(pack(x.to_numpy(dtype=np.float64)))]
+
+    def together(self, series: Sequence[pd.Series | None]) -> list[str] | None:
+        """Series as one array, a row each; None unless they have the same names and are not large."""
+        given = [x for x in series if isinstance(x, pd.Series)]
+        if not 1 < len(given) == len(series) or len({self.labels(x.index) for x in given}) > 1:
+            return None
+        values = np.array([x.to_numpy(dtype=np.float64) for x in given])
+        return [self.labels(given[0].index), self.put(pack(values))] if values.nbytes <= _SMALL else None
 
 # %% ../../nbs/30c_archive.ipynb #147d3169
 def _plain_cell(v: Any) -> Any:
@@ -103,12 +114,15 @@ def _block(shelf: _Shelf, h: History, first: int, stop: int, before: str | None)
     """Rows `first` to `stop` of a history as a block; its hash."""
     part = slice(first, stop)
     given = h.given[part]
-    targets: Any = [shelf.put(pack(x)) for x in h.target[first]] if stop - first == 1 else shelf.put(pack(h.target[part]))
-    return shelf.put(canonical({
-        "before": before, "first": first, "symbols": shelf.labels(h.symbols), "sleeves": shelf.labels(h.sleeve_ids),
-        "dates": shelf.put(pack(h.dates[part])), "returns": shelf.put(pack(h.returns[part])), "targets": targets,
-        "published": shelf.put(pack(h.published[part])),
-        "given": shelf.put(pack(given)) if np.isfinite(given).any() else None}))
+    facts = {"before": before, "first": first, "symbols": shelf.labels(h.symbols), "sleeves": shelf.labels(h.sleeve_ids),
+             "returns": shelf.put(pack(h.returns[part])), "given": shelf.put(pack(given)) if np.isfinite(given).any() else None}
+    if stop - first > 1:
+        return shelf.put(canonical({**facts, "dates": shelf.put(pack(h.dates[part])), "targets": shelf.put(pack(h.target[part])),
+                                    "published": shelf.put(pack(h.published[part]))}))
+    row = h.target[first]
+    targets = [shelf.put(pack(row))] if len(row) > 1 and row.nbytes <= _SMALL else [shelf.put(pack(x)) for x in row]
+    return shelf.put(canonical({**facts, "dates": h.dates[part].astype(np.int64).tolist(), "targets": targets,
+                                "published": h.published[part].tolist()}))
 
 
 def visible_rows(h: History, session: pd.Timestamp) -> int:
@@ -128,7 +142,6 @@ class Archive:
     def __init__(self, tail: Mapping[str, Any] | None = None) -> None:
         self.tail: Mapping[str, Any] | None = tail
         self._shelf = _Shelf()
-        self._index: tuple[Any, list[str], bool] = (None, [], False)  # the last one seen, its names, whether they are sorted
 
     @property
     def pending(self) -> Mapping[str, bytes]:
@@ -147,7 +160,7 @@ class Archive:
 
     def decision(self, decision: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
         """A decision for the journal: `split_decision` of its plain values, without making them all first."""
-        return _decision_record(self, self._shelf, decision)
+        return _decision_record(self._shelf, decision)
 
     def stored(self, record: Mapping[str, Any]) -> None:
         """The commit with this record succeeded: its arrays need not be offered again."""
@@ -174,11 +187,12 @@ def _history_record(self: Archive, shelf: _Shelf, h: History, session: pd.Timest
     return {"head": head, "rows": n, "digest": digest}
 
 
-def _sleeve_record(shelf: _Shelf, s: Sleeve) -> dict[str, Any]:
-    return {"id": s.id, "weights": shelf.series(s.weights), "role": s.role,
-            "capacity": None if s.capacity is None else str(float(s.capacity)), "promoted_on": time_text(s.promoted_on),
-            "demoted_on": time_text(s.demoted_on), "published_at": time_text(s.published_at),
-            "expected_gain": shelf.series(s.expected_gain)}
+def _sleeve_record(shelf: _Shelf, s: Sleeve, given: bool) -> dict[str, Any]:
+    """A sleeve without what it does not say; its weights too, unless they are `given` with those of the others."""
+    facts = {"weights": None if given else shelf.series(s.weights), "promoted_on": time_text(s.promoted_on),
+             "capacity": None if s.capacity is None else str(float(s.capacity)), "demoted_on": time_text(s.demoted_on),
+             "published_at": time_text(s.published_at), "expected_gain": shelf.series(s.expected_gain)}
+    return {"id": s.id, "role": s.role, **{k: v for k, v in facts.items() if v is not None}}
 
 
 def _number(x: Any) -> str | None:
@@ -188,11 +202,13 @@ def _number(x: Any) -> str | None:
 
 def _record(self: Archive, shelf: _Shelf, s: Snapshot) -> dict[str, Any]:
     kills, regime, who = s.kills, s.regime, s.operator
+    weights = None if s.sleeves is None else shelf.together([x.weights for x in s.sleeves])
     return {
         "session": s.session.date().isoformat(), "slot": s.slot, "decided_at": time_text(s.decided_at),
         "asof": time_text(s.asof), "history": _history_record(self, shelf, s.asset_returns, s.session),
         "prices": shelf.series(s.prices), "positions": shelf.series(s.positions), "equity": _number(s.equity),
-        "flows": _number(s.flows), "sleeves": None if s.sleeves is None else [_sleeve_record(shelf, x) for x in s.sleeves],
+        "flows": _number(s.flows), "weights": weights,
+        "sleeves": None if s.sleeves is None else [_sleeve_record(shelf, x, weights is not None) for x in s.sleeves],
         "sleeves_confirmed": bool(s.sleeves_confirmed),
         "instruments": shelf.once(s.instruments, lambda: table_record(shelf, s.instruments)),
         "regime": None if regime is None else [regime.label, _number(regime.confidence)],
@@ -201,8 +217,8 @@ def _record(self: Archive, shelf: _Shelf, s: Snapshot) -> dict[str, Any]:
         "operator": None if who is None else [who.who, who.why, who.re_arm, who.release_kills]}
 
 # %% ../../nbs/30c_archive.ipynb #24a8b974
-FORMAT = 2  # of a decision in the journal; 1 had no field for it, no margin and no rounding, and other attributions
-_TABLES = ("book_weights", "notionals")  # over the same symbols as the exposures
+FORMAT = 3  # of a decision in the journal; 2 had exposures and trades as text, 1 no field for it, no margin and no rounding
+_TABLES = ("book_weights", "exposures", "notionals", "trades")  # over the same symbols
 
 
 def _shares(shelf: _Shelf, orders: Sequence[Mapping[str, Any]]) -> Any:
@@ -216,48 +232,38 @@ def _shares(shelf: _Shelf, orders: Sequence[Mapping[str, Any]]) -> Any:
 def split_decision(shelf: _Shelf, decision: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A decision as plain values without its bulky parts, and the record of those."""
     names, parts = list(decision["exposures"]), {"orders": _shares(shelf, decision["orders"])}
-    light = dict(decision)
+    light, tables = dict(decision), [decision[t] for t in _TABLES]
     if parts["orders"] is not None:
         light["orders"] = [{k: v for k, v in o.items() if k != "attribution"} for o in decision["orders"]]
-    for table in _TABLES:
-        values = list(decision[table].values())
-        if list(decision[table]) == names == sorted(names) and None not in values:
-            parts[table], light[table] = shelf.put(pack(np.array(values, dtype=np.float64))), None
+    if all(list(x) == names and None not in x.values() for x in tables):
+        values = np.array([list(x.values()) for x in tables], dtype=np.float64)
+        parts["tables"] = [shelf.put(canonical(names)), shelf.put(pack(values))]
+        light.update(dict.fromkeys(_TABLES))
     return light, parts
 
 # %% ../../nbs/30c_archive.ipynb #9a6ff6af
-def _decision_record(self: Archive, shelf: _Shelf, d: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
-    index = d.exposures.index
-    if any(getattr(d, t).index is not index for t in (*_TABLES, "trades")):
+def _decision_record(shelf: _Shelf, d: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
+    index, tables = d.labels, d.arrays(*_TABLES)
+    if tables is None or not np.isfinite(values := np.array(tables)).all() or not index.is_unique:
         return split_decision(shelf, d.to_dict())
-    if self._index[0] is not index:
-        names = [str(s) for s in index]
-        self._index = (index, names, names == sorted(names))
-    _, names, ordered = self._index
-    def table(x: pd.Series) -> dict[str, Any]:
-        values = x.to_numpy(dtype=np.float64)
-        return dict(zip(names, values.tolist() if np.isfinite(values).all() else plain(values), strict=True))
-    parts: dict[str, Any] = {"orders": _shares(shelf, [vars(o) for o in d.orders])}
+    parts = {"orders": _shares(shelf, [vars(o) for o in d.orders]), "tables": [shelf.labels(index), shelf.put(pack(values))]}
     light = {**plain({
         "id": d.id, "session": d.session.date().isoformat(), "slot": d.slot, "config_fingerprint": d.config_fingerprint,
         "input_hash": d.input_hash, "equity": d.equity, "sleeve_weights": d.sleeve_weights.to_dict(),
         "orders": [{k: v for k, v in vars(o).items() if k != "attribution" or parts["orders"] is None} for o in d.orders],
         "stages": [vars(s) for s in d.stages], "alarms": [{**vars(a), "code": str(a.code)} for a in d.alarms],
         "binding": list(d.binding), "haircuts": dict(d.haircuts), "numbers": dict(d.numbers), "realised": d.realised}),
-        "exposures": table(d.exposures), "trades": table(d.trades)}
-    for name in _TABLES:
-        values = getattr(d, name)
-        packed = ordered and bool(np.isfinite(values.to_numpy()).all())
-        if packed:
-            parts[name] = shelf.put(pack(values.to_numpy(dtype=np.float64)))
-        light[name] = None if packed else table(values)
+        **dict.fromkeys(_TABLES)}
     return light, parts
 
 
 def whole_decision(payload: Mapping[str, Any], fetch: Callable[[str], bytes]) -> dict[str, Any]:
     """The decision of a journal row with every part."""
     out, parts = dict(payload["decision"]), payload.get("parts") or {}
-    for table in _TABLES:
+    if "tables" in parts:
+        names, values = parse(fetch(parts["tables"][0])), unpack(fetch(parts["tables"][1])).tolist()
+        out.update({t: dict(zip(names, row, strict=True)) for t, row in zip(_TABLES, values, strict=True)})
+    for table in ("book_weights", "notionals"):  # of format 2, in the order of its exposures
         if table in parts:
             out[table] = dict(zip(out["exposures"], unpack(fetch(parts[table])).tolist(), strict=True))
     record = parts.get("orders")
@@ -348,11 +354,17 @@ def _history(self: Reader, facts: Mapping[str, Any]) -> History:
     return history
 
 
+def _written(self: Reader, x: Any, kind: Any) -> NDArray[Any]:
+    """An array that is written out in its block, or named there."""
+    return np.array(x, dtype=kind) if isinstance(x, list) else self.array(x)
+
+
 def _grown(self: Reader, history: History | None, block: Mapping[str, Any]) -> History:
-    stored = block["targets"]
-    targets = np.stack([self.array(t) for t in stored])[None] if isinstance(stored, list) else self.array(stored)
-    rows = np.where(self.array(block["published"])[..., None], targets, np.nan)
-    dates, returns = self.array(block["dates"]), self.array(block["returns"])
+    stored, returns = block["targets"], self.array(block["returns"])
+    parts = [self.array(t) for t in stored] if isinstance(stored, list) else []  # of one session: a row each, or all
+    targets = self.array(stored) if not parts else parts[0][None] if parts[0].ndim == 2 else np.stack(parts)[None]
+    rows = np.where(_written(self, block["published"], np.bool_)[..., None], targets, np.nan)
+    dates = _written(self, block["dates"], "datetime64[D]")
     given = np.full(rows.shape[:2], np.nan) if block["given"] is None else self.array(block["given"])
     if history is None:
         return History(list(self.names(block["symbols"])), list(self.names(block["sleeves"])), returns, rows, dates, given)
@@ -361,11 +373,18 @@ def _grown(self: Reader, history: History | None, block: Mapping[str, Any]) -> H
     return history
 
 # %% ../../nbs/30c_archive.ipynb #d0bde72d
-def _sleeve(self: Reader, r: Mapping[str, Any]) -> Sleeve:
-    return Sleeve(id=r["id"], weights=self.series(r["weights"]), role=r["role"],
-                  capacity=None if r["capacity"] is None else float(r["capacity"]), promoted_on=time_from(r["promoted_on"]),
-                  demoted_on=time_from(r["demoted_on"]), published_at=time_from(r["published_at"]),
-                  expected_gain=self.series(r["expected_gain"]))
+def _sleeves(self: Reader, records: Sequence[Mapping[str, Any]], together: Sequence[str] | None) -> tuple[Sleeve, ...]:
+    if together is None:
+        return tuple(_sleeve(self, r, self.series(r.get("weights"))) for r in records)
+    names, rows = self.names(together[0]), self.array(together[1])
+    return tuple(_sleeve(self, r, pd.Series(row, index=names)) for r, row in zip(records, rows, strict=True))
+
+
+def _sleeve(self: Reader, r: Mapping[str, Any], weights: pd.Series | None) -> Sleeve:
+    capacity = r.get("capacity")
+    return Sleeve(id=r["id"], weights=weights, role=r["role"], capacity=None if capacity is None else float(capacity),
+                  promoted_on=time_from(r.get("promoted_on")), demoted_on=time_from(r.get("demoted_on")),
+                  published_at=time_from(r.get("published_at")), expected_gain=self.series(r.get("expected_gain")))
 
 
 def _snapshot(self: Reader, r: Mapping[str, Any]) -> Snapshot:
@@ -379,7 +398,7 @@ def _snapshot(self: Reader, r: Mapping[str, Any]) -> Snapshot:
         session=pd.Timestamp(r["session"]), slot=r["slot"], decided_at=decided, asof=time_from(r["asof"]),
         asset_returns=self.history(r["history"]), prices=self.series(r["prices"]), positions=self.series(r["positions"]),
         equity=number(r["equity"]), flows=flows,
-        sleeves=None if r["sleeves"] is None else tuple(_sleeve(self, s) for s in r["sleeves"]),
+        sleeves=None if r["sleeves"] is None else _sleeves(self, r["sleeves"], r.get("weights")),
         sleeves_confirmed=r["sleeves_confirmed"], instruments=self.table(r["instruments"]),
         regime=None if regime is None else RegimeRead(label=regime[0], confidence=float(regime[1])),
         kills=None if kills is None else Kills(book=kills[0], sleeves=tuple(kills[1]), symbols=tuple(kills[2]), who=kills[3],

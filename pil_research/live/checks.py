@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 
 # %% auto #0
 __all__ = ['Floats', 'Interval', 'ReasonCode', 'Reason', 'SessionLimits', 'Aged', 'check_ages', 'check_returns_age',
-           'expected_positions', 'position_breaks', 'universe_loss', 'universe_of', 'added_exposure', 'limit_breaches',
-           'Duties', 'check_last_line']
+           'expected_positions', 'position_breaks', 'universe_loss', 'universe_of', 'added_exposure', 'added_by',
+           'limit_breaches', 'Duties', 'check_last_line']
 
 # %% ../../nbs/32b_checks.ipynb #67d4bf78
 class ReasonCode(StrEnum):
@@ -213,13 +213,18 @@ def added_exposure(now: Floats, target: Floats) -> Floats:
     return np.where(now * target < 0.0, np.abs(target), np.maximum(np.abs(target) - np.abs(now), 0.0))
 
 
+def added_by(d: Decision) -> Floats:
+    """Exposure that a decision adds in each name."""
+    target, trade = d.arrays("exposures", "trades") or (d.exposures.to_numpy(dtype=float), d.trades.to_numpy(dtype=float))
+    return added_exposure(target - trade, target)
+
+
 def limit_breaches(d: Decision, added_before: float, limits: SessionLimits) -> tuple[Reason, ...]:
     """Why a decision adds too much risk; empty when it does not."""
-    target = d.exposures.to_numpy(dtype=float)
-    added = added_exposure(target - d.trades.to_numpy(dtype=float), target)
+    added = added_by(d)
     total, out = float(added.sum()), []
     for i in np.flatnonzero(~(added <= limits.added_name)).tolist():
-        out.append(Reason(code=ReasonCode.CHANGE_LIMIT, subject=str(d.exposures.index[i]), value=float(added[i]),
+        out.append(Reason(code=ReasonCode.CHANGE_LIMIT, subject=str(d.labels[i]), value=float(added[i]),
                           limit=limits.added_name, message="exposure added in one name"))
     for scope, value, limit in (("decision", total, limits.added_decision),
                                 ("session", added_before + total, limits.added_session)):
@@ -256,9 +261,10 @@ def check_last_line(d: Decision, config: PILConfig, duties: Duties) -> None:
     InvariantError
         With the symbol, the value and the limit.
     """
-    index, e, trade = d.exposures.index, d.exposures.to_numpy(dtype=float), d.trades.to_numpy(dtype=float)
-    if not index.is_unique or (d.trades.index is not index and list(d.trades.index) != list(index)):
+    index, tables = d.labels, d.arrays("exposures", "trades")
+    if not index.is_unique or (tables is None and list(d.trades.index) != list(index)):
         raise _broken("symbols are not unique or not aligned")
+    e, trade = tables or (d.exposures.to_numpy(dtype=float), d.trades.to_numpy(dtype=float))
     if not (np.isfinite(e) & np.isfinite(trade)).all():
         raise _broken("an exposure is not finite", _first(index, ~(np.isfinite(e) & np.isfinite(trade))))
     weights = d.sleeve_weights.to_numpy(dtype=float)
@@ -269,14 +275,14 @@ def check_last_line(d: Decision, config: PILConfig, duties: Duties) -> None:
             raise _broken("a killed sleeve has a weight", name)
     now = e - trade
     added = added_exposure(now, e)
-    _check_caps(d, config, e, added)
+    _check_caps(d, config, e, added, now)
     _check_duties(index, e, trade, added, duties, d)
     for o in d.orders:
         if not (o.side in ("buy", "sell") and 0.0 <= o.quantity < math.inf):
             raise _broken("an order has no side or no finite quantity", o.symbol, o.quantity)
 
 # %% ../../nbs/32b_checks.ipynb #1f2ce942
-def _check_caps(d: Decision, config: PILConfig, e: Floats, added: Floats) -> None:
+def _check_caps(d: Decision, config: PILConfig, e: Floats, added: Floats, now: Floats) -> None:
     if "tier" not in d.numbers:
         return  # the flat book of a kill with unusable inputs
     tier, size = int(d.numbers["tier"]), config.sizing.kelly * config.sizing.fraction * config.caps.drift_tolerance
@@ -286,8 +292,8 @@ def _check_caps(d: Decision, config: PILConfig, e: Floats, added: Floats) -> Non
         return
     if ((added > 1e-9) & ~(np.abs(e) <= name)).any():
         bad = (added > 1e-9) & ~(np.abs(e) <= name)
-        raise _broken("a name adds risk above its cap", _first(d.exposures.index, bad), float(np.abs(e)[bad][0]), name)
-    if added.sum() > 1e-9 and not np.abs(e).sum() <= np.maximum(gross, np.abs(e - d.trades.to_numpy(dtype=float)).sum()):
+        raise _broken("a name adds risk above its cap", _first(d.labels, bad), float(np.abs(e)[bad][0]), name)
+    if added.sum() > 1e-9 and not np.abs(e).sum() <= np.maximum(gross, np.abs(now).sum()):
         raise _broken("the book adds risk above its gross cap", value=float(np.abs(e).sum()), limit=gross)
 
 

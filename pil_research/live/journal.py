@@ -22,7 +22,7 @@ __all__ = ['SCHEMA', 'APPLICATION', 'GENESIS', 'TABLES', 'RECENT', 'MIGRATIONS',
            'check_state', 'read_rows', 'check_all', 'migrate_state']
 
 # %% ../../nbs/30d_journal.ipynb #b8af643b
-SCHEMA = 2  # of the store; rises only with a migration
+SCHEMA = 3  # of the store; rises only with a migration
 APPLICATION = 0x50494C31  # "PIL1"
 GENESIS = sha(b"pil_research journal")
 TABLES = (
@@ -62,7 +62,7 @@ class Row:
     hash: str
 
 # %% ../../nbs/30d_journal.ipynb #b64cdf2c
-_COMPRESS_ABOVE = 4096
+_COMPRESS_ABOVE = 8192  # bytes; two pages are written sooner than they are compressed
 
 
 def squeeze(text: bytes) -> bytes:
@@ -187,7 +187,12 @@ def _to_2(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**payload, "memory": {"adopting": "", **payload["memory"]}} if "memory" in payload else payload
 
 
-MIGRATIONS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _to_2}  # version -> to the next one
+def _to_3(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 3 packs the tables of decisions and the targets of sleeves; the state is as it was."""
+    return payload
+
+
+MIGRATIONS: Mapping[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _to_2, 2: _to_3}  # version -> to the next one
 
 
 def migrate_state(payload: Mapping[str, Any], schema: int, to: int = SCHEMA,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..integrator import PortfolioIntegrator
+from ..integrator import LiveDecision, PortfolioIntegrator, decision_from_dict
 from .archive import Reader, whole_decision
 from .checks import Interval, Reason, expected_positions
 from .journal import Entry, Row
@@ -21,7 +21,8 @@ from .store import StateStore
 from ..types import BookState, Decision, Order, StateError
 
 # %% auto #0
-__all__ = ['SlotDecision', 'slot_decision', 'SessionMemory', 'book_values', 'Loaded', 'stored_book', 'load_session']
+__all__ = ['SlotDecision', 'LiveSlotDecision', 'slot_decision', 'SessionMemory', 'book_values', 'Loaded', 'stored_book',
+           'load_session']
 
 # %% ../../nbs/32d_memory.ipynb #5c95dc9f
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +37,18 @@ class SlotDecision(Decision):
 _DECISION = tuple(f.name for f in fields(Decision))
 
 
+class LiveSlotDecision(LiveDecision, SlotDecision):
+    """A `SlotDecision` whose tables are made when first read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return slot_decision, (decision_from_dict(self.to_dict()), self.status, self.reasons, self.seq)
+
+
 def slot_decision(d: Decision, status: str, reasons: tuple[Reason, ...], seq: int) -> SlotDecision:
+    if isinstance(d, LiveDecision) and "_made" in d.__dict__:
+        out = object.__new__(LiveSlotDecision)
+        out.__dict__.update(d.__dict__, status=status, reasons=reasons, seq=seq)
+        return out
     return SlotDecision(**{name: getattr(d, name) for name in _DECISION}, status=status, reasons=reasons, seq=seq)
 
 # %% ../../nbs/32d_memory.ipynb #447ef0cf

@@ -18,7 +18,7 @@ from ..integrator import PortfolioIntegrator, decision_from_dict, decision_id, k
 from .align import Aligner
 from .archive import FORMAT, Archive, whole_decision
 from .calendar import Due, SlotCalendar
-from .checks import (Duties, Reason, ReasonCode, SessionLimits, added_exposure, check_last_line,
+from .checks import (Duties, Reason, ReasonCode, SessionLimits, added_by, check_last_line,
                                       expected_positions, limit_breaches)
 from .inputs import Prepared, asked_hash, check_order, everything, need_slot, prepare, restrict, standing
 from .journal import Entry, Row
@@ -123,6 +123,7 @@ class _Built(NamedTuple):
 def _build(self: LiveSession, p: Prepared, kills: Kills) -> _Built:
     """The decision that may be committed, and the integrator after it."""
     after = copy.copy(self._at.integrator)
+    after.vouched = p.snapshot  # the aligner has checked it, and nobody else holds it
     decision = after.build_target_book(p.snapshot)
     added = self.memory.added if self.memory.session == p.snapshot.session.date().isoformat() else 0.0
     breaches = limit_breaches(decision, added, self.limits)
@@ -186,9 +187,7 @@ def _status(p: Prepared, memory: SessionMemory, kills: Kills) -> str:
 def _commit(self: LiveSession, name: str, built: _Built, reasons: tuple[Reason, ...], kills: Kills) -> SlotDecision:
     after, p, d, _ = built
     s, state = p.snapshot, after.bare_state
-    target = d.exposures.to_numpy(dtype=float)
-    added = float(added_exposure(target - d.trades.to_numpy(dtype=float), target).sum())
-    memory = _next_memory(self, s, p, added, kills)
+    memory = _next_memory(self, s, p, float(added_by(d).sum()), kills)
     status, book = _status(p, memory, kills), canonical(book_values(state))
     light, parts = self._archive.decision(d)
     payload: dict[str, Any] = {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..config import PILConfig
 from ..estimate import estimate
 from ..integrator import PortfolioIntegrator
-from ..live.archive import Reader
+from ..live.archive import Reader, whole_decision
 from ..live.journal import Row
 from ..live.payload import parse
 from ..live.store import StateStore
@@ -327,7 +327,7 @@ def _take_decision(self: _JournalDays, row: Row) -> None:
     if self.integrator is None:
         self.integrator = PortfolioIntegrator(PILConfig.from_dict(parse(self.fetch(row.payload["config"]))), self.start)
     self.last = snapshot = self.reader.snapshot(row.payload["inputs"])
-    stored, now = row.payload["decision"]["exposures"], {"missed": 0.0, "held": 0.0, "refused": 0.0}
+    stored, now = whole_decision(row.payload, self.fetch)["exposures"], {"missed": 0.0, "held": 0.0, "refused": 0.0}
     self.counts["decisions"] += 1
     try:
         d = self.integrator.build_target_book(snapshot)
