@@ -138,6 +138,9 @@ FOLDED = """[...document.querySelectorAll('details')].filter(
 d => !d.open && d.lastElementChild.getBoundingClientRect().height < 5).length"""
 ALONE = """[...document.querySelectorAll('h2, summary, caption, .lead-in')].filter(
 e => getComputedStyle(e).breakAfter !== 'avoid').length"""
+DARK_TEXT = """[...document.querySelectorAll('h1, h2, p, td, th, caption, figcaption, summary, svg.plot text')].filter(e => {
+const s = getComputedStyle(e); return Math.max(...(e.closest('svg') ? s.fill : s.color).match(/[0-9.]+/g).slice(0, 3)) < 110})
+.map(e => e.textContent.slice(0, 40))"""
 A4 = 703  # CSS pixels between margins of 12 mm
 
 
@@ -183,7 +186,11 @@ def test_the_keyboard_reaches_every_link_and_fold_in_order(tab: Tab, pages: list
 
 @needs_browser
 @pytest.mark.slow
-def test_the_dark_page_is_dark(tab: Tab, pages: list[Path]) -> None:
-    shown(tab, pages[0], scheme="dark")
-    assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+def test_the_dark_page_is_dark_and_what_is_written_on_it_light(tab: Tab, pages: list[Path], tmp_path: Path) -> None:
+    bare = tmp_path / "bare.html"  # text that names no colour is black in a picture
+    bare.write_text(page_html("x", '<svg class="plot" role="img" aria-label="y"><text y="20">z</text></svg>'), encoding="utf-8")
+    for page in [*pages, bare]:
+        shown(tab, page, scheme="dark")
+        assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+        assert tab.value(DARK_TEXT) == [], page
     assert [u for u in tab.asked if not u.startswith(("file:", "about:", "data:"))] == []

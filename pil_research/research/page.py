@@ -170,6 +170,7 @@ text-align:left}td.long,table.described td:last-child{min-width:26ch}
 .lead table:has(tbody tr:nth-child(17)) :is(th,td){padding-top:2px;padding-bottom:2px}
 figure{margin:0 0 8px}figcaption{color:var(--muted);font-size:12px}
 svg.plot{width:100%;height:auto;display:block}svg.plot *{stroke-linejoin:round;stroke-linecap:butt}
+svg.plot text{fill:var(--ink)}
 details{margin-top:14px;border-top:1px solid var(--grid)}summary{cursor:pointer;font-weight:600;padding:6px 0}
 .banner{max-width:none;border:2px solid var(--fail);padding:8px 12px;margin:8px 0;font-weight:600}
 .note{border-left:4px solid var(--tie);padding:2px 10px;margin:6px 0}
