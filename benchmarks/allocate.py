@@ -2,16 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import peers
-from harness import Effort, Row, absent, alternate, gap, goal_of, missed
+from harness import Effort, Row, absent, alternate, gap, goal_of, missed, ready
 
 from pil_research import accel
-from pil_research.allocators import erc, hrp
-from pil_research.allocators.engine import NUMPY, engine
+from pil_research.allocators import erc, hrp, window_weights
 from pil_research.allocators.erc import risk_contributions
+from pil_research.engine import NUMPY, engine
+from pil_research.estimators.covariance import sample_covariance
 
 Call = Callable[[], np.ndarray]
 INCLUDED, GIVEN = "from returns", "covariance given"
@@ -26,12 +28,6 @@ def draw(k: int, seed: int = 1) -> np.ndarray:
     return np.asarray(0.01 * rng.standard_normal((252, k)) @ mix * rng.uniform(0.5, 2.0, k))
 
 
-def sample_covariance(window: np.ndarray) -> np.ndarray:
-    """Of the columns, divided by T - 1: what the peers compute first."""
-    y = window - np.add.reduce(window, axis=0) / len(window)
-    return np.asarray(y.T @ y / (len(y) - 1))
-
-
 def engines() -> list[str]:
     """numpy, and numba where it is installed; numpy answers afterwards."""
     if not accel.available():
@@ -42,26 +38,22 @@ def engines() -> list[str]:
 
 
 def on(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
-    """`call` with this engine answering."""
-    def run() -> Any:
-        ready()
-        return call()
-
-    def ready() -> None:
+    """`call`, with `ready` to put this engine in place before the clock runs."""
+    def place() -> None:
         if engine() != name:
             accel.use(name != NUMPY)
 
-    run.ready = ready  # type: ignore[attr-defined]
+    run = partial(call)
+    run.ready = place  # type: ignore[attr-defined]
     return run
 
 
 def contenders(allocate: Callable[[np.ndarray], np.ndarray], window: np.ndarray) -> dict[tuple[str, str], Call]:
     """Our call by engine and by what it starts from."""
-    cov = sample_covariance(window)
-    out: dict[tuple[str, str], Call] = {}
+    cov, out, method = sample_covariance(window), {}, allocate.__name__
     for name in engines():
-        out[name, INCLUDED] = on(name, lambda: np.asarray(allocate(sample_covariance(window))))
-        out[name, GIVEN] = on(name, lambda: np.asarray(allocate(cov)))
+        out[name, INCLUDED] = on(name, lambda: window_weights(window, method))
+        out[name, GIVEN] = on(name, lambda: allocate(cov))
     return out
 
 
@@ -70,7 +62,10 @@ def rows(job: str, k: int, ours: dict[tuple[str, str], Call], others: dict[tuple
     """A row an engine, a start and a peer. Goals are judged from returns, where both sides do the same work."""
     took = alternate({**{"|".join(n): c for n, c in ours.items()}, **{"|".join(n): c for n, c in others.items()}},
                      effort.pick(1, 5, 25), {"|".join(n): effort.pick(2, 50, 50) for n in ours})
-    mine, theirs = {n: call() for n, call in ours.items()}, {n: call() for n, call in others.items()}
+    mine, theirs = {}, {n: call() for n, call in others.items()}
+    for n, call in ours.items():
+        ready(call)
+        mine[n] = call()
     accel.use(False)
     out = []
     for (name, start), weights in mine.items():
@@ -82,7 +77,7 @@ def rows(job: str, k: int, ours: dict[tuple[str, str], Call], others: dict[tuple
             least = goals.get(f"{name.split()[0]}|{peer}") if start == INCLUDED else None
             note = "" if start == theirs_start else "the peer's time holds its own covariance: compare the row from returns"
             if start == theirs_start or (peer, GIVEN) not in theirs:
-                share = (spent - took[f"{name}|{GIVEN}"]) / spent
+                share = max(spent - took[f"{name}|{GIVEN}"], 0.0) / spent
                 why = f"the sample covariance is {share:.0%} of our time"
                 out.append(Row(job=job, case=f"K={k}, {name.split()[0]}, {start}", ours_s=spent, peer=peer, difference=far,
                                peer_s=took[f"{peer}|{theirs_start}"], compares=compares,

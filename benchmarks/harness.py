@@ -66,6 +66,7 @@ def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int,
     """Median seconds of one call of each contender; `inner` calls make one sample."""
     names, repeats = list(contenders), dict(inner or {})
     for call in contenders.values():
+        ready(call)
         call()  # warm
     samples: dict[str, list[float]] = {n: [] for n in names}
     for r in range(rounds):

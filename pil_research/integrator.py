@@ -303,8 +303,7 @@ class PortfolioIntegrator:
     def build_target_book(self, snapshot: Snapshot) -> Decision:
         """The decision of one slot.
 
-        InputError: the snapshot cannot be used. InvariantError: the finished book broke a rule; hold, reduce only. Neither
-        changes the state.
+        InputError: the snapshot cannot be used. InvariantError: the book broke a rule; hold, reduce only. Neither moves state.
         """
         return build_target_book(self, snapshot)
 
@@ -834,24 +833,24 @@ def _orders(q: _Made) -> tuple[Order, ...]:
     routed = _plain_orders(q.prices, q.market, q.step) if q.routed is None else q.routed
     by = q.passport.attribution()
     total, size = by.sum(axis=0), np.abs(by).sum(axis=0)
-    clear = np.abs(total) > 1e-6 * size
-    place = q.market.place
-    def share(i: int) -> dict[str, float]:
-        if not clear[i]:
-            return {}
-        return {s: float(v) for s, v in zip(q.passport.sleeve_ids, by[:, i] / total[i], strict=True) if v}
-    return tuple(Order(**{**vars(o), "attribution": share(place[o.symbol])}) for o in routed)
+    at = [q.market.place[o.symbol] for o in routed]
+    clear, ids = (np.abs(total) > 1e-6 * size)[at], q.passport.sleeve_ids
+    shares = np.where(clear, by[:, at] / np.where(clear, total[at], 1.0), 0.0).T.tolist()
+    return tuple(Order(**{**vars(o), "attribution": {s: v for s, v in zip(ids, row, strict=True) if v}})
+                 for o, row in zip(routed, shares, strict=True))
 
 
 def _plain_orders(prices: Floats | None, market: Market, d: StepDecision) -> list[Order]:
     """Orders by symbol in any fraction; the quantity is an amount when there are no prices."""
     delta, equity = d.exposures[0] - d.exposures_now[0], float(d.equity[0])
     size = np.where(np.isnan(market.multiplier), 1.0, market.multiplier)
-    unit = np.ones(len(delta)) if prices is None else np.abs(prices * size)
-    return [Order(symbol=market.symbols[i], vehicle=market.symbols[i], side="buy" if delta[i] > 0 else "sell",
-                  quantity=float(np.abs(delta[i]) * equity / unit[i]) if unit[i] else float("nan"),
-                  notional=float(np.abs(delta[i]) * equity), reason="exit" if d.exposures[0][i] == 0.0 else "target")
-            for i in np.flatnonzero(np.abs(delta) > 1e-12).tolist()]
+    at = np.flatnonzero(np.abs(delta) > 1e-12)
+    unit, notional = np.ones(len(at)) if prices is None else np.abs(prices * size)[at], np.abs(delta[at]) * equity
+    quantity = np.divide(notional, unit, out=np.full(len(at), np.nan), where=unit != 0.0)
+    return [Order(symbol=market.symbols[i], vehicle=market.symbols[i], side="buy" if up else "sell", quantity=q, notional=n,
+                  reason="exit" if out else "target")
+            for i, up, q, n, out in zip(at.tolist(), (delta[at] > 0.0).tolist(), quantity.tolist(), notional.tolist(),
+                                        (d.exposures[0][at] == 0.0).tolist(), strict=True)]
 
 # %% ../nbs/21_integrator.ipynb #07943c17
 def _option_alarms(inputs: StepInputs, d: StepDecision, symbols: Sequence[str]) -> list[Alarm]:

@@ -401,8 +401,24 @@ def _lists_to_tuples(x: Any) -> Any:
     return tuple(_lists_to_tuples(v) for v in x) if isinstance(x, (list, tuple)) else x
 
 # %% ../nbs/00_types.ipynb #5781253b
+class _OverSymbols:
+    """Access to the tables of a decision as arrays."""
+
+    exposures: pd.Series
+
+    @property
+    def labels(self) -> pd.Index:
+        """The symbols of the exposures."""
+        return self.exposures.index
+
+    def arrays(self, *tables: str) -> list[NDArray[np.float64]] | None:
+        """Tables over symbols as arrays, in the order of `labels`; None where one has labels of its own."""
+        index, found = self.labels, [getattr(self, t) for t in tables]
+        return None if any(x.index is not index for x in found) else [x.to_numpy(dtype=np.float64) for x in found]
+
+# %% ../nbs/00_types.ipynb #65e28483
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Decision:
+class Decision(_OverSymbols):
     """The target book of one slot, how it came about, and what to trade.
 
     Parameters
@@ -457,16 +473,6 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values, non-finite numbers as None."""
         return decision_to_dict(self)
-
-    @property
-    def labels(self) -> pd.Index:
-        """The symbols of the exposures."""
-        return self.exposures.index
-
-    def arrays(self, *tables: str) -> list[NDArray[np.float64]] | None:
-        """Tables over symbols as arrays, in the order of `labels`; None where one has labels of its own."""
-        index, found = self.labels, [getattr(self, t) for t in tables]
-        return None if any(x.index is not index for x in found) else [x.to_numpy(dtype=np.float64) for x in found]
 
     def _repr_html_(self) -> str:
         return decision_html(self)

@@ -11,10 +11,10 @@ import pytest
 
 from pil_research import accel
 from pil_research.allocators import allocate_batch, erc, hrp
-from pil_research.allocators.engine import NUMPY, answer, engine, install
 from pil_research.allocators.erc import erc_rows, risk_contributions
 from pil_research.allocators.hrp import hrp_rows
 from pil_research.allocators.window import window_weights
+from pil_research.engine import NUMPY, answer, engine, install
 from pil_research.estimators.covariance import rolling_covariance, rolling_shrunk_covariance, sample_covariance
 from pil_research.types import ConfigError, InputError
 
@@ -175,10 +175,10 @@ def test_sample_covariance_equals_numpy(t: int, k: int) -> None:
 
 
 @needs_numba
-@pytest.mark.parametrize("as_given", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2], lambda x: np.repeat(x, 3, axis=1)[:, ::3],
-                                      lambda x: x[::-1], lambda x: x.tolist(), lambda x: np.lib.stride_tricks.as_strided(
-                                          x, x.shape, x.strides, writeable=False)],
-                         ids=["columns", "rows", "strided", "backwards", "lists", "read-only"])
+@pytest.mark.parametrize("as_given", [
+    np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2], lambda x: np.repeat(x, 3, axis=1)[:, ::3], lambda x: x[::-1],
+    lambda x: x.tolist(), lambda x: np.lib.stride_tricks.as_strided(x, x.shape, x.strides, writeable=False)],
+    ids=["columns", "rows", "strided", "backwards", "lists", "read-only"])
 def test_any_layout_gives_the_same_bits(as_given: Callable[[np.ndarray], object], compiled: None) -> None:
     x = returns(120, 6)
     given = as_given(x)
@@ -351,3 +351,15 @@ def test_erc_of_hard_matrices_equals_numpy(k: int) -> None:
     for options in ({}, {"budget": budget}):
         plain, fast = both(lambda options=options: erc(cov, **options))
         np.testing.assert_allclose(fast, plain, rtol=1e-12, atol=0)
+
+
+@needs_numba
+@pytest.mark.parametrize("at", [0, 1, 100, 251])
+@pytest.mark.parametrize("size", [5.0, 1e4])
+def test_an_outlier_costs_no_digits(at: int, size: float) -> None:
+    """The compiled sample covariance measures from the first row: worst where that is the outlier."""
+    x = returns(252, 6)
+    x[at] += size
+    for call in (lambda: sample_covariance(x), lambda: rolling_covariance(x, 252, target="none")[0]):
+        plain, fast = both(call)
+        assert apart(fast, plain) <= 1e-12

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pil_research.allocators.engine import NUMPY, engine
 from pil_research.cli import main
 from pil_research.commands import bench
+from pil_research.engine import NUMPY, engine
 from pil_research.research import bench_page as page
 from pil_research.research.page import check_page
 from pil_research.research.report import read_runs

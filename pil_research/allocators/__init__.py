@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALLOCATORS', 'LADDER', 'allocate_batch', 'allocate_with_fallback', 'check_covariance', 'cluster_labels',
            'correlation_of', 'equal_weight', 'erc', 'herc', 'hrp', 'inverse_variance', 'inverse_vol', 'ladder',
-           'min_variance', 'nco', 'quasi_diagonal_order', 'risk_contributions']
+           'min_variance', 'nco', 'quasi_diagonal_order', 'risk_contributions', 'window_weights']
 
 # %% ../../nbs/08e_names.ipynb #844ab50c
 from .erc import erc, risk_contributions
@@ -15,8 +15,9 @@ from .nco import cluster_labels, herc, nco
 from .registry import ALLOCATORS, LADDER, allocate_batch, allocate_with_fallback, ladder
 from .simple import (
     check_covariance, correlation_of, equal_weight, inverse_variance, inverse_vol)
+from .window import window_weights
 
 # %% ../../nbs/08e_names.ipynb #0db7b11e
 _all_ = ["ALLOCATORS", "LADDER", "allocate_batch", "allocate_with_fallback", "check_covariance", "cluster_labels",
          "correlation_of", "equal_weight", "erc", "herc", "hrp", "inverse_variance", "inverse_vol", "ladder",
-         "min_variance", "nco", "quasi_diagonal_order", "risk_contributions"]
+         "min_variance", "nco", "quasi_diagonal_order", "risk_contributions", "window_weights"]

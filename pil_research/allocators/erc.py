@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dposv
 
-from .engine import answer
+from ..engine import answer
 from .simple import FloatArray, check_covariance, correlation_of
 from ..types import InputError
 
@@ -56,15 +56,16 @@ def _newton_one(rho: FloatArray, budget: FloatArray) -> FloatArray:
     """Minimiser y (K,) for one correlation matrix, NaN if it does not settle."""
     root = np.sqrt(budget)
     y = root / math.sqrt(float(np.maximum(root @ (rho @ root), 1e-6)))
-    hessian = rho.copy()
-    diagonal = hessian.reshape(-1)[:: len(y) + 1]
+    hessian, one = rho.copy("F"), np.ones_like(y)
+    diagonal = hessian.T.reshape(-1)[:: len(y) + 1]
     for _ in range(_MAX_STEPS):
         pull = budget / y
-        np.add(pull / y, 1.0, out=diagonal)  # a correlation with itself is 1
-        _, step, info = dposv(hessian, pull - rho @ y)
+        np.add(pull / y, one, out=diagonal)  # a correlation with itself is 1
+        _, step, info = dposv(hessian, pull - rho.dot(y), overwrite_b=1)
         if info != 0:
             break
-        relative = float(np.maximum.reduce(np.abs(step / y)))
+        ratio = np.abs(step / y)
+        relative = float(ratio[ratio.argmax()])  # the first NaN, if there is one
         y = y + step if relative <= _DAMPING else y + step / (1.0 + relative)
         if relative <= _STEP_STOP:
             return np.asarray(y)
@@ -118,7 +119,10 @@ def erc_rows(cov: FloatArray, *, budget: ArrayLike | None = None) -> FloatArray:
     The inner layer of `erc`: no checks of `cov` and `budget`.
     """
     b, k, _ = cov.shape
-    share = np.full((b, k), 1.0 / k) if budget is None else np.broadcast_to(_as_budget(budget, k), (b, k))
+    if budget is None:
+        share = _equal_shares(k) if b == 1 else np.full((b, k), 1.0 / k)
+    else:
+        share = np.broadcast_to(_as_budget(budget, k), (b, k))
     if k <= 2 and budget is None:
         inverse_sd = _inverse_sd(cov)
         return np.asarray(inverse_sd / inverse_sd.sum(-1, keepdims=True))
@@ -141,7 +145,7 @@ def _erc_one(cov: FloatArray, share: FloatArray) -> FloatArray:
     """ERC weights (K,) of one usable covariance, NaN where there is no solution."""
     rho = correlation_of(cov, None)
     y = _newton_one(rho, share)
-    part, count = y * (rho @ y), np.count_nonzero
+    part, count = y * rho.dot(y), np.count_nonzero
     total = float(np.add.reduce(part))
     if not total > 0.0 or count(np.abs(part / (total * share) - 1.0) <= _SHARE_ERROR) < y.size or count(y > 0.0) < y.size:
         return np.full_like(y, np.nan)

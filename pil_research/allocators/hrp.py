@@ -13,7 +13,7 @@ from operator import add, itemgetter
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .engine import answer
+from ..engine import answer
 from .simple import FloatArray, check_covariance, correlation_of
 from .tree import (
     IntArray, distance_units, fits_lists, leaf_order_of_list, leaf_order_rows)

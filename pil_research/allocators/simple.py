@@ -93,7 +93,7 @@ def check_covariance(cov: ArrayLike) -> tuple[FloatArray, tuple[int, ...]]:
     """
     stack, lead = as_matrix_stack(cov)
     faults = covariance_faults(stack)
-    if faults.any():
+    if np.count_nonzero(faults):
         row = int(np.flatnonzero(faults)[0])
         raise_fault(FAULTS[int(faults[row])], stack[row], row)
     return stack, lead

@@ -6,23 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
+from ..engine import answer
 from .ewma import ewma_weights
 from .factor import FactorModel as FactorModel
 from .factor import factor_covariance as factor_covariance
 from .psd import nearest_correlation as nearest_correlation
 from .psd import nearest_psd as nearest_psd
 from .pairs import _by_moments, _gapped, _joint, _moments, _pairs, _running_sums
-from .shrinkage import TARGETS, _complete, _inverse
+from .shrinkage import TARGETS, _complete, _diagonal, _inverse, _mean_correlation
 from .shrinkage import CovarianceEstimate as CovarianceEstimate
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['Floats', 'shrunk_covariance', 'ledoit_wolf', 'pairwise_covariance', 'rolling_shrunk_covariance', 'rolling_covariance']
+__all__ = ['Floats', 'shrunk_covariance', 'ledoit_wolf', 'pairwise_covariance', 'sample_covariance', 'rolling_shrunk_covariance',
+           'rolling_covariance']
 
 # %% ../../nbs/03_covariance.ipynb #5e420967
 Floats = NDArray[np.float64]
@@ -208,6 +211,53 @@ def _pairwise(x: Floats, w: Floats, min_overlap: int, own: bool, ddof: int) -> t
     cov[empty | empty.swapaxes(1, 2)] = np.nan
     return cov, p.count.astype(np.int64)
 
+# %% ../../nbs/03_covariance.ipynb #21d26273
+@lru_cache(maxsize=64)
+def _equal_weights(n: int) -> Floats:
+    """1/n for each of `n` bars, not to be written to."""
+    weights = np.full(n, 1.0 / n)
+    weights.flags.writeable = False
+    return weights
+
+
+def sample_covariance(returns: ArrayLike) -> Floats:
+    """Sample covariance of one window, divided by T - 1.
+
+    Parameters
+    ----------
+    returns : array_like, shape (T, K)
+        Per-bar returns, T at least 2.
+
+    Returns
+    -------
+    ndarray, shape (K, K)
+        Per bar; NaN in the rows and columns of a series with NaN.
+
+    Raises
+    ------
+    InputError
+        ``BAD_SHAPE``.
+    """
+    x = np.asarray(returns, dtype=np.float64)
+    if x.ndim != 2 or not x.size > x.shape[1]:
+        raise InputError(f"returns must be (T, K) with T >= 2 and K >= 1, got shape {x.shape}", code="BAD_SHAPE",
+                         field="returns", value=x.shape, limit="(T, K)")
+    found = answer("sample", x)
+    return _sample_covariance(x) if found is None else found
+
+
+def _sample_covariance(x: Floats) -> Floats:
+    """`sample_covariance` in numpy."""
+    n, k = x.shape
+    mean = _equal_weights(n) @ x
+    y = x - mean
+    cov = y.T @ y
+    cov /= n - 1
+    still = cov.reshape(k * k)[:: k + 1] <= 1e-28 * (mean * mean)  # as in estimators.shrinkage; never true of NaN
+    if np.count_nonzero(still):
+        cov[(still[:, None] | still) & (cov == cov)] = 0.0
+    return np.asarray(cov)
+
 # %% ../../nbs/03_covariance.ipynb #b5becaf0
 def rolling_shrunk_covariance(returns: ArrayLike, window: int | None, half_life: float | None = None,
                               target: str = "constant_correlation", *, min_overlap: int = 60,
@@ -222,6 +272,17 @@ def rolling_shrunk_covariance(returns: ArrayLike, window: int | None, half_life:
     if window is None:
         return _expanding(x, rows, half_life, target, delta_scale, min_overlap)
     weights = ewma_weights(window, half_life)
+    if target == "none":
+        found = answer("windows", x, rows, weights)
+        if found is not None:
+            return _by_stand_in(found, x, rows, weights, min_overlap)
+    return _rolling(x, rows, weights, target, delta_scale, min_overlap)
+
+
+def _rolling(x: Floats, rows: NDArray[np.int64], weights: Floats, target: str, delta_scale: float,
+             min_overlap: int) -> CovarianceEstimate:
+    """Estimates of the windows that end at `rows`, as many rows each as there are weights."""
+    window = len(weights)
     if len(rows) == 1 and rows[0] >= window - 1:  # a live session
         last = int(rows[0]) + 1
         return _estimate(x[None, last - window:last], weights, target, delta_scale, min_overlap)
@@ -255,6 +316,21 @@ def _join(stack: list[CovarianceEstimate], k: int) -> CovarianceEstimate:
                               mean_correlation=np.concatenate([e.mean_correlation for e in stack]),
                               repair=np.concatenate([e.repair for e in stack]),
                               effective_bars=np.concatenate([e.effective_bars for e in stack]))
+
+# %% ../../nbs/03_covariance.ipynb #00b7efa2
+def _by_stand_in(cov: Floats, x: Floats, rows: NDArray[np.int64], weights: Floats,
+                 min_overlap: int) -> CovarianceEstimate:
+    """The record of covariances (D, K, K) that came from another engine; NaN ones are estimated here."""
+    answered = cov[:, 0, 0] == cov[:, 0, 0]
+    if not answered.all():
+        rest = _rolling(x, rows[~answered], weights, "none", 1.0, min_overlap)
+        if not answered.any():
+            return rest
+        return _weave(_by_stand_in(cov[answered], x, rows[answered], weights, min_overlap), rest, answered)
+    inverse_sd, zero = _inverse(np.sqrt(_diagonal(cov))), np.zeros(len(cov))
+    mean = _mean_correlation(cov, inverse_sd, np.count_nonzero(inverse_sd, axis=1))
+    return CovarianceEstimate(cov=cov, shrinkage_intensity=zero, mean_correlation=mean, repair=zero.copy(),
+                              effective_bars=np.full(len(cov), 1.0 / (weights @ weights)))
 
 # %% ../../nbs/03_covariance.ipynb #e7e747a9
 def _expanding(x: Floats, rows: NDArray[np.int64], half_life: float | None, target: str, scale: float,

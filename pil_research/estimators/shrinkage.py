@@ -65,13 +65,18 @@ def _sample(x: Floats, weights: Floats) -> _Sample:
         n = np.count_nonzero(live, axis=1)
     sd = np.sqrt(variance)
     inv = _inverse(sd)
-    total = np.vecdot(inv, np.vecdot(cov, inv[:, None, :]))
+    return _Sample(cov=cov, sd=sd, inverse_sd=inv, mean_correlation=_mean_correlation(cov, inv, n), demeaned=y,
+                   weights=weights)
+
+
+def _mean_correlation(cov: Floats, inverse_sd: Floats, n: Any) -> Floats:
+    """Average correlation (D,) of the `n` series (a number, or one for each window) that have variance."""
+    total = np.vecdot(inverse_sd, np.vecdot(cov, inverse_sd[:, None, :]))
     if isinstance(n, int) and n > 1:  # nobody is without variance
         mean = (total - n) / (n * (n - 1))
     else:
         mean = np.where(n > 1, (total - n) / np.maximum(n * (n - 1), 1), 0.0)
-    mean = np.minimum(np.maximum(mean, -1.0), 1.0)
-    return _Sample(cov=cov, sd=sd, inverse_sd=inv, mean_correlation=mean, demeaned=y, weights=weights)
+    return np.asarray(np.minimum(np.maximum(mean, -1.0), 1.0))
 
 # %% ../../nbs/03c_shrinkage.ipynb #7758bef8
 def _constant_correlation(m: _Sample) -> tuple[Floats, Floats, Floats]:

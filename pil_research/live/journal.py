@@ -62,7 +62,7 @@ class Row:
     hash: str
 
 # %% ../../nbs/30d_journal.ipynb #b64cdf2c
-_COMPRESS_ABOVE = 8192  # bytes; two pages are written sooner than they are compressed
+_COMPRESS_ABOVE = 1 << 15  # bytes; a few pages are written sooner than they are compressed
 
 
 def squeeze(text: bytes) -> bytes:

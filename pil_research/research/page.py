@@ -175,6 +175,8 @@ details{margin-top:14px;border-top:1px solid var(--grid)}summary{cursor:pointer;
 .banner{max-width:none;border:2px solid var(--fail);padding:8px 12px;margin:8px 0;font-weight:600}
 .note{border-left:4px solid var(--tie);padding:2px 10px;margin:6px 0}
 """
+
+# %% ../../nbs/58a_page.ipynb #98f4efaf
 PRINT = """
 @page{margin:12mm}
 @media print{:root{color-scheme:light;--bg:#fff;--panel:#f2f2f2;--ink:#000;--muted:#444;--grid:#bbb}body{font-size:9.5pt}

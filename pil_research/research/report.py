@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from .. import __version__
-from ..allocators.engine import NUMPY, engine
+from ..engine import NUMPY, engine
 from ..config import PILConfig
 from .changes import changes_line, with_changes
 from ..types import InputError, plain

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..allocators.engine import engine
+from ..engine import engine
 from ..allocators.registry import ladder as allocation_ladder
 from ..base_weights import BaseWeights
 from ..config import PILConfig
