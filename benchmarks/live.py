@@ -44,13 +44,14 @@ class Feed:
                         for k, name in enumerate(self.ids))
         return {"asset_returns": pd.DataFrame(self.returns[:t], index=days, columns=self.index), "sleeves": sleeves}
 
-    def snapshot(self, t: int, positions: pd.Series, history: Any, sleeves: tuple[Sleeve, ...] | None = None) -> Snapshot:
-        """The snapshot of session `t`."""
+    def snapshot(self, t: int, positions: pd.Series, history: Any, sleeves: tuple[Sleeve, ...] | None = None, *,
+                 slot: str = "15:30", at: pd.Timestamp | None = None, equity: float = 5e6) -> Snapshot:
+        """The snapshot of a slot of session `t`."""
         day = pd.Timestamp(self.dates[t])
         now = sleeves or tuple(Sleeve(id=name, weights=pd.Series(self.targets[t - 1, k], index=self.index))
                                for k, name in enumerate(self.ids))
-        return Snapshot(session=day, slot="15:30", decided_at=day.tz_localize("UTC") + pd.Timedelta(hours=20),
-                        asset_returns=history, sleeves=now, equity=5e6, positions=positions, instruments=self.instruments)
+        return Snapshot(session=day, slot=slot, decided_at=at or day.tz_localize("UTC") + pd.Timedelta(hours=20),
+                        asset_returns=history, sleeves=now, equity=equity, positions=positions, instruments=self.instruments)
 
 
 @dataclass(frozen=True)

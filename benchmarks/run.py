@@ -16,9 +16,10 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 ROOT = Path(__file__).resolve().parents[1]
-JOBS = {"live": "live.live_step", "import": "start.imports", "hrp": "allocate.hrp_call", "erc": "allocate.erc_call",
-        "walk": "walk.walk_forward", "configs": "walk.configurations", "thousand": "walk.thousand", "cscv": "selection.cscv_job",
-        "vol": "risk.book_vol_job", "memory": "memory.peak", "growth": "growth.growth", "scale": "scale.split"}
+JOBS = {"live": "live.live_step", "slot": "session.live_slot", "import": "start.imports", "hrp": "allocate.hrp_call",
+        "erc": "allocate.erc_call", "walk": "walk.walk_forward", "configs": "walk.configurations", "thousand": "walk.thousand",
+        "cscv": "selection.cscv_job", "vol": "risk.book_vol_job", "memory": "memory.peak", "growth": "growth.growth",
+        "scale": "scale.split"}
 
 
 def job(name: str) -> Callable[..., list]:

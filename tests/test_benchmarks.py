@@ -22,9 +22,10 @@ from pil_research.research.report import read_runs
 from pil_research.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("allocate", "growth", "harness", "live", "memory", "peers", "risk", "run", "scale", "selection", "start", "walk")
+MODULES = ("allocate", "growth", "harness", "live", "memory", "peers", "risk", "run", "scale", "selection", "session", "start",
+           "walk")
 EXACT = {"HRP, one call": 1e-12, "ERC, one call": 1e-10, "configurations": 1e-12, "grid": 1e-12, "CSCV": 1e-12,
-         "scale-out": 1e-12, "live decision": 1e-12}
+         "scale-out": 1e-12, "live decision": 1e-12, "live slot": 1e-15}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_the_commands_jobs_are_the_scripts(run: ModuleType) -> None:
     assert tuple(run.JOBS) == bench.JOBS
 
 
-@pytest.mark.parametrize("name", ["live", "hrp", "erc", "configs", "cscv", "vol", "import"])
+@pytest.mark.parametrize("name", ["live", "slot", "hrp", "erc", "configs", "cscv", "vol", "import"])
 def test_every_job_runs_and_answers_agree(name: str, run: ModuleType, harness: ModuleType) -> None:
     check_rows(run.job(name)(harness.Effort.TINY))
 

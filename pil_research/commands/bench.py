@@ -15,7 +15,7 @@ __all__ = ['HELP', 'JOBS', 'options', 'benchmark_script', 'run']
 
 # %% ../../nbs/60l_bench_command.ipynb #29abe135
 HELP = "measure speed and memory beside other libraries"
-JOBS = ("live", "import", "hrp", "erc", "walk", "configs", "thousand", "cscv", "vol", "memory", "growth", "scale")
+JOBS = ("live", "slot", "import", "hrp", "erc", "walk", "configs", "thousand", "cscv", "vol", "memory", "growth", "scale")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
