@@ -67,6 +67,18 @@ def test_step_by_hand(seed, digits, rdigits):
     assert np.isnan(ours[:2]).all()
 
 
+@pytest.mark.parametrize("tied", [(), (0,), (1, 4), (0, 1, 2, 3, 4)])
+def test_many_symbols_with_ties_in_some_sleeves(tied):
+    """Large windows are summed some sleeves at a time, those with equal weights by runs."""
+    rng = np.random.default_rng(5)
+    w, r = rng.normal(size=(6, 5, 2500)), rng.normal(size=(6, 2500))
+    for k in tied:
+        w[:, k, 7:7 + 3 * (k + 1)] = w[:, k, :1]
+    np.testing.assert_allclose(step_ic(w, r), [by_hand(w[:, k], r) for k in range(5)], atol=1e-13)
+    w[2, :, 100:300], r[:, 5] = 0.0, np.nan
+    np.testing.assert_allclose(step_ic(w, r), [by_hand(w[:, k], r) for k in range(5)], atol=1e-13)
+
+
 def test_scale_does_not_matter_and_ties_survive():
     rng = np.random.default_rng(1)
     w, r = rng.normal(size=(21, 2, 8)).round(1), rng.normal(size=(21, 8))

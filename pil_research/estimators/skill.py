@@ -152,14 +152,22 @@ def _weight_sums(pairs: Ints, sums: Floats, ranked: RankedTargets) -> tuple[Floa
 
     `pairs` (D, ...) of each entry and `sums` of their doubled return ranks, where `ranked.order` looks for them.
     """
-    if ranked.runs is None:
-        single = np.count_nonzero(pairs > 1) == 0
-        few = max(_TILE // (len(pairs) * ranked.order.shape[1]), 1)  # sleeves at a time: temporaries stay in cache
-        parts = [_untied_sums(pairs.take(at, axis=1), sums.take(at, axis=1), single)
-                 for at in (ranked.order[i:i + few] for i in range(0, len(ranked.order), few))]
-        return parts[0] if len(parts) == 1 else (np.hstack([c for c, _ in parts]), np.hstack([t for _, t in parts]))
-    order, runs, begin = ranked.order.reshape(-1), ranked.runs, ranked.begin
-    size, total = (np.add.reduceat(x.take(order, axis=1), runs, axis=1) for x in (pairs, sums))
+    (k, e), single = ranked.order.shape, np.count_nonzero(pairs > 1) == 0
+    few, parts = max(_TILE // (len(pairs) * e), 1), []  # sleeves at a time: temporaries stay in cache
+    for i in range(0, k, few):
+        at, runs = ranked.order[i:i + few], None
+        if ranked.runs is not None:
+            begin = ranked.begin[i:i + few]
+            runs = ranked.runs[begin[0]:ranked.begin[i + few] if i + few < k else None]
+        size, total = pairs.take(at, axis=1), sums.take(at, axis=1)
+        parts.append(_untied_sums(size, total, single) if runs is None or len(runs) == at.size else
+                     _tied_sums(size, total, runs - i * e, begin - begin[0]))
+    return parts[0] if len(parts) == 1 else (np.hstack([c for c, _ in parts]), np.hstack([t for _, t in parts]))
+
+
+def _tied_sums(pairs: Ints, sums: Floats, runs: Ints, begin: Ints) -> tuple[Floats, Floats]:
+    """The two sums (D, K) of entries (D, K, E) in `runs` of equal weights, `begin` being the first run of each sleeve."""
+    size, total = (np.add.reduceat(x.reshape(len(x), -1), runs, axis=1) for x in (pairs, sums))
     mean = size.cumsum(axis=1)
     mean -= np.repeat(mean[:, begin] - size[:, begin], np.diff(begin, append=len(runs)), axis=1)
     mean = 2 * mean - size + 1
