@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from .stages.drawdown import DrawdownState
 from .step import StepState
-from .types import Kills, StateError
+from .types import BookState, Kills, StateError
 
 # %% auto #0
-__all__ = ['encode', 'decode', 'state_values', 'state_from', 'stored_kills', 'realign_state']
+__all__ = ['encode', 'decode', 'state_values', 'state_from', 'check_stored', 'stored_kills', 'realign_state']
 
 # %% ../nbs/20c_book_state.ipynb #c9734ac5
 _OVER_SLEEVES = ("base", "tilted", "target", "smoothed", "applied", "members", "sleeve_state", "missed", "entry_share",
@@ -104,6 +105,30 @@ def state_from(values: Mapping[str, Any], blank: StepState) -> StepState:
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise StateError(f"the stored state cannot be read ({e}); restore the last good one, never start fresh with "
                          "positions open", code="BAD_STATE", field="state") from e
+
+# %% ../nbs/20c_book_state.ipynb #0dbe02ce
+def _is_date(text: object) -> bool:
+    try:
+        return isinstance(text, str) and len(text) == 10 and bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def check_stored(state: BookState) -> None:
+    """Names, counters and dates of a stored state; its arrays are checked when they are decoded."""
+    sorted_names = all(isinstance(g, (tuple, list)) and all(isinstance(n, str) for n in g) and list(g) == sorted(set(g))
+                       for g in (state.sleeve_ids, state.symbols))
+    texts = (state.config_fingerprint, state.last_decision_id, state.last_session, state.last_slot, state.last_input_hash)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (state.schema, state.seq))
+    month = state.values.get("clusters", ("", ())) if isinstance(state.values, Mapping) else None
+    told = isinstance(month, (tuple, list)) and len(month) == 2 and isinstance(month[0], str) and isinstance(
+        month[1], (tuple, list)) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= -1 for n in month[1])
+    dated = not state.last_session or _is_date(state.last_session)
+    if not (sorted_names and whole and told and dated and all(isinstance(t, str) for t in texts)
+            and isinstance(state.last_decision, Mapping)):
+        raise StateError("the stored state cannot be read (a name, counter, date or cluster that cannot be); restore the last "
+                         "good one, never start fresh with positions open", code="BAD_STATE", field="state")
 
 
 def stored_kills(stored: Any) -> Kills:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -19,22 +19,23 @@ from numpy.typing import NDArray
 from . import __version__
 from .approval import load_approval
 from .base_weights import BaseWeights
-from .book_state import encode, realign_state, state_from, state_values, stored_kills
+from .book_state import check_stored, encode, realign_state, state_from, state_values, stored_kills
 from .border import check_returns, check_snapshot, history_from_frames, need_time
 from .config import PILConfig
-from .estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate, unit_gross
-from .estimators.book_vol import AssetRisk
+from .estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate
 from .estimators.regime import check_regime
+from .labels import Made, decision_from_dict, live_decision, routed_orders, vehicle_alarms, vehicles_in
 from .market import Market, complete_instruments
 from .passport import Passport
-from .stages.assembly import fold_wrappers
+from .reading import (LEAST_EQUITY, Names, current_targets, input_alarms, killed_symbols, kills_in_force,
+                                  observe_sleeves, promotion_days, read_exposures, read_quotes, restriction_codes, watch_alarms)
 from .stages.caps import cluster_symbols
 from .stages.ladder import VehicleRouter, capital_tier
-from .stages.sleeves import HELD, LIVE, QUARANTINED, OBS_ABSENT, OBS_DEAD, OBS_DEMOTED, OBS_MISSING, OBS_OK
+from .stages.sleeves import HELD, LIVE, QUARANTINED
 from .stages.turnover import RESTRICTIONS
 from .step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
-from .types import (BINDING, Alarm, AlarmCode, BookState, Decision, InputError, Kills, Operator, Order, PilError,
-                                Sleeve, Snapshot, StageRecord, StateError, check_name, is_finite)
+from .types import (Alarm, AlarmCode, BookState, Decision, InputError, Kills, Operator, Order, PilError, Sleeve,
+                                Snapshot, StateError, is_finite)
 from .vehicles import VehicleBook, VehicleLots
 
 Floats = NDArray[np.float64]
@@ -42,209 +43,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'STALE_DAYS', 'OUTLIER', 'kills_in_force',
-           'PortfolioIntegrator', 'decision_id', 'build_target_book', 'decision_from_dict', 'LiveDecision']
-
-# %% ../nbs/21_integrator.ipynb #6e38c20e
-@dataclass(frozen=True)
-class _Gathered:
-    """Aligned inputs of one decision, with the alarms that aligning raised."""
-
-    market: Market
-    inputs: StepInputs
-    alarms: tuple[Alarm, ...]
-    hash: str
-
-
-class _Names:
-    """Sorted names as an index, and the last other ones found to hold the same names: comparing them takes time."""
-
-    def __init__(self, names: tuple[str, ...], kind: str) -> None:
-        self.names, self.index = names, pd.Index(names, name=kind, dtype=object)
-        self._same: dict[int, pd.Index] = {}  # by identity
-
-    def match(self, other: pd.Index) -> bool:
-        """Whether `other` holds these names in this order."""
-        if other is self.index or self._same.get(id(other)) is other:
-            return True
-        if not other.equals(self.index):
-            return False
-        if len(self._same) >= 8:
-            self._same.clear()
-        self._same[id(other)] = other
-        return True
-
-    def values(self, given: pd.Series | None, default: float = 0.0) -> Floats:
-        """Values in the order of the names, NaN where absent; `default` throughout when there are none."""
-        if given is None:
-            return np.full(len(self.names), default)
-        return (given if self.match(given.index) else given.reindex(self.index)).to_numpy(dtype=float)
-
-# %% ../nbs/21_integrator.ipynb #22242aac
-def _mapping(values: pd.Series) -> dict[str, float]:
-    return {str(k): float(v) for k, v in zip(values.index, values.to_numpy(dtype=float), strict=True)}
-
-
-LEAST_PRICE = 1e-9  # of a unit; nearer to zero, and beyond its inverse, no quantity can be worked out
-LEAST_EQUITY = 1e-6  # account currency; less is no equity
-
-
-def _quotes(snapshot: Snapshot, market: Market, names: _Names) -> Floats:
-    """Prices in the order of the symbols; an option counts at its underlying's."""
-    price, option = names.values(snapshot.prices, np.nan), market.kinds == "option"
-    return np.where(option, price[_own(market)], price) if option.any() else price
-
-# %% ../nbs/21_integrator.ipynb #aff45524
-def _quantities(snapshot: Snapshot, names: _Names) -> Floats:
-    """Positions in the order of the symbols, 0 where there is none; one that is not finite is refused."""
-    quantity = names.values(snapshot.positions)
-    finite = np.isfinite(quantity)
-    if np.count_nonzero(finite) == finite.size and (snapshot.positions is None or len(snapshot.positions) == finite.size):
-        return quantity
-    given = snapshot.positions
-    if given is not None and not np.isfinite(given.to_numpy(dtype=float)).all():
-        bad = str(given.index[~np.isfinite(given.to_numpy(dtype=float))][0])
-        raise InputError(f"position of {bad} must be a finite quantity; send the broker's number or drop the row",
-                         code="NON_FINITE", field="positions", subject=bad, limit="finite")
-    return np.nan_to_num(quantity)
-
-
-def _exposures(snapshot: Snapshot, market: Market, names: _Names, equity: float, last: Floats,
-               wanted: Bools) -> tuple[Floats, list[Alarm], Bools]:
-    """Positions as fractions of equity, wrappers folded, and who cannot be traded for want of a price.
-
-    A held symbol without a usable price keeps its last exposure, with its primary and wrappers; one that is only
-    wanted stays out.
-    """
-    symbols = market.symbols
-    alarms: list[Alarm] = []
-    quantity = _quantities(snapshot, names)
-    if snapshot.prices is None and market.primary is None:  # positions are amounts
-        value = quantity / equity
-        return np.where(np.abs(value) < 1e-12, 0.0, value), alarms, np.zeros(len(symbols), dtype=bool)
-    price = np.ones(len(symbols)) if snapshot.prices is None else _quotes(snapshot, market, names)
-    size = np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier)
-    sized = (np.abs(price) >= LEAST_PRICE) & (np.abs(price) <= 1.0 / LEAST_PRICE)
-    held, priced = quantity != 0.0, sized & ((price > 0.0) | market.allows_nonpositive)
-    blind = held & ~priced
-    for i in np.flatnonzero(blind).tolist():
-        alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="critical", subject=symbols[i], value=float(price[i]),
-                            message="held, but no usable price: kept at its last exposure and not traded"))
-    for i in np.flatnonzero(wanted & ~held & ~priced).tolist():
-        alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=symbols[i], value=float(price[i]),
-                            message="wanted, but no usable price: left out"))
-    value = np.where(priced, quantity * size * np.where(priced, np.abs(price), 0.0), 0.0) / equity
-    value = np.where(np.abs(value) < 1e-12, 0.0, value)  # a millionth of a cent per million is no position
-    own = np.arange(len(symbols)) if market.primary is None else market.primary
-    folded = value if market.primary is None else fold_wrappers(value, market.primary, market.multiple)
-    frozen = np.zeros(len(symbols), dtype=bool)
-    frozen[own[blind]] = True
-    alone = (~priced | (market.kinds == "option")) & (own == np.arange(len(symbols)))
-    return np.where(frozen, last, folded), alarms, frozen | alone
-
-# %% ../nbs/21_integrator.ipynb #ebd23555
-def _observed(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, snapshot: Snapshot, absent: bool) -> NDArray[np.int8]:
-    """Observation codes: promotion dates first, then liveness, then whether a target came today.
-
-    A sleeve that left the list is missing, or dead when its past left too; a confirmed empty list demotes all.
-    """
-    codes, session = est.observed.copy(), snapshot.session
-    listed = {s.id for s in snapshot.sleeves or ()}
-    for k, s in enumerate(sleeves):
-        if s.id not in listed and not absent:
-            codes[k] = OBS_DEMOTED if not listed else OBS_MISSING if est.known[k] else OBS_DEAD
-            continue
-        if s.demoted_on is not None and s.demoted_on <= session and not (
-                s.promoted_on is not None and s.demoted_on < s.promoted_on <= session):
-            codes[k] = OBS_DEMOTED
-        elif s.promoted_on is not None and s.promoted_on > session:
-            codes[k] = OBS_ABSENT
-        elif codes[k] in (OBS_OK, OBS_MISSING):
-            codes[k] = OBS_OK if given[k] else OBS_MISSING
-    return codes
-
-
-def _current_targets(sleeves: Sequence[Sleeve], names: _Names, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
-    """Today's unit-gross targets (the last published ones where none came), who is flat, who published."""
-    alarms: list[Alarm] = []
-    if all(s.weights is not None and names.match(s.weights.index) for s in sleeves):
-        rows = np.array([s.weights.to_numpy() for s in sleeves if s.weights is not None], dtype=float).reshape(est.unit.shape)
-        finite = np.isfinite(rows)
-        if np.count_nonzero(finite) == finite.size:  # as a rule
-            return *unit_gross(rows), np.ones(len(rows), dtype=bool), alarms
-    rows = np.full(est.unit.shape, np.nan)
-    for k, s in enumerate(sleeves):
-        if s.weights is None:
-            continue
-        if names.match(s.weights.index):
-            rows[k] = s.weights.to_numpy()
-            continue
-        rows[k] = s.weights.reindex(names.index, fill_value=0.0).to_numpy(dtype=float)
-        for name in s.weights.index.difference(names.index)[:20]:
-            if s.weights[name] != 0.0:
-                alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="warning", subject=check_name(name, "symbol"),
-                                    value=float(s.weights[name]), message=f"wanted by {s.id}, without returns: left out"))
-    given = np.asarray(np.isfinite(rows).all(axis=1))
-    if given.all():
-        return *unit_gross(rows), given, alarms
-    unit, flat = unit_gross(np.where(given[:, None], rows, 0.0))
-    return np.where(given[:, None], unit, est.unit), np.where(given, flat, est.flat), given, alarms
-
-# %% ../nbs/21_integrator.ipynb #131b9d76
-def _promotion_days(sleeves: Sequence[Sleeve], dates: NDArray[np.datetime64], session: pd.Timestamp) -> Floats:
-    """Sessions since promotion; NaN without a date."""
-    if all(s.promoted_on is None for s in sleeves):
-        return np.full(len(sleeves), np.nan)
-    now = np.searchsorted(dates, np.datetime64(session.date()))
-    return np.array([np.nan if s.promoted_on is None else
-                     float(now - np.searchsorted(dates, np.datetime64(s.promoted_on.date()))) for s in sleeves], dtype=float)
-
-
-def _said(new: object, old: object) -> str:
-    """What a person wrote: the newer text that is one."""
-    return next((t for t in (new, old) if isinstance(t, str) and t), "")
-
-
-def kills_in_force(latched: Kills, snapshot: Snapshot) -> Kills:
-    """Operator kills: the latched ones, until released, and those of the snapshot; what cannot be read kills the book."""
-    release = isinstance(snapshot.operator, Operator) and snapshot.operator.release_kills is True
-    old, new = Kills() if release else latched, snapshot.kills
-    if new is None:
-        return old
-    ok = isinstance(new, Kills) and isinstance(new.book, bool) and all(
-        isinstance(g, (tuple, list, set, frozenset)) and all(isinstance(n, str) for n in g) for g in (new.sleeves, new.symbols))
-    if not ok:
-        return replace(old, book=True, who=old.who or "unreadable", why=old.why or f"kill state {str(new)[:80]!r}")
-    return Kills(book=old.book or new.book, sleeves=tuple(sorted({*old.sleeves, *new.sleeves})),
-                 symbols=tuple(sorted({*old.symbols, *new.symbols})), who=_said(new.who, old.who), why=_said(new.why, old.why))
-
-
-def _own(market: Market) -> Ints:
-    return np.arange(len(market.symbols)) if market.primary is None else market.primary
-
-
-def _killed_symbols(kills: Kills, market: Market) -> Bools | None:
-    """Killed symbols; a wrapper's kill reaches its primary, where its exposure is kept."""
-    if not kills.symbols:
-        return None
-    named = np.array([s in kills.symbols for s in market.symbols], dtype=bool)
-    named[_own(market)[named]] = True
-    return named if named.any() else None
-
-
-def _restriction_codes(snapshot: Snapshot, market: Market, frozen: Bools) -> Ints | None:
-    """Restriction of each symbol; a wrapper's reaches its primary. Without an instruments row: reduce only."""
-    given = snapshot.restricted or {}
-    if not isinstance(given, Mapping):
-        raise InputError(f"restricted must map symbols to restrictions, got {type(given).__name__}", code="BAD_TYPE",
-                         field="restricted", value=type(given).__name__, limit="mapping")
-    nameless = ~market.known if snapshot.instruments is not None else np.zeros(len(market.symbols), dtype=bool)
-    if not given and not frozen.any() and not nameless.any():
-        return None
-    codes = np.array([RESTRICTIONS.get(str(given[s]), RESTRICTIONS["no_trade"]) if s in given else 0 for s in market.symbols])
-    codes = np.where(nameless, np.maximum(codes, RESTRICTIONS["reduce_only"]), codes)
-    np.maximum.at(codes, _own(market), codes.copy())
-    return np.where(frozen, RESTRICTIONS["no_trade"], codes)
+__all__ = ['Floats', 'Bools', 'Ints', 'PortfolioIntegrator', 'decision_id', 'build_target_book']
 
 # %% ../nbs/21_integrator.ipynb #24ef9bd5
 class PortfolioIntegrator:
@@ -280,7 +79,7 @@ class PortfolioIntegrator:
         self._estimator: Estimator | None = None
         self._bases: BaseWeights | None = None
         self._routing: tuple[Market, int, VehicleBook] | None = None
-        self._symbol_names, self._sleeve_names = _Names((), "symbol"), _Names((), "sleeve")
+        self._symbol_names, self._sleeve_names = Names((), "symbol"), Names((), "sleeve")
         self._market: tuple[Any, tuple[str, ...], Market] | None = None
         if state is not None:
             _restore(self, state)
@@ -319,32 +118,8 @@ def _state_of(self: PortfolioIntegrator, bare: bool = False) -> BookState:
                      last_input_hash=self._last_hash, last_decision=last)
 
 
-def _check_stored(state: BookState) -> None:
-    """Names, counters and dates of a stored state; its arrays are checked when they are decoded."""
-    sorted_names = all(isinstance(g, (tuple, list)) and all(isinstance(n, str) for n in g) and list(g) == sorted(set(g))
-                       for g in (state.sleeve_ids, state.symbols))
-    texts = (state.config_fingerprint, state.last_decision_id, state.last_session, state.last_slot, state.last_input_hash)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (state.schema, state.seq))
-    month = state.values.get("clusters", ("", ())) if isinstance(state.values, Mapping) else None
-    told = isinstance(month, (tuple, list)) and len(month) == 2 and isinstance(month[0], str) and isinstance(
-        month[1], (tuple, list)) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n >= -1 for n in month[1])
-    dated = not state.last_session or _is_date(state.last_session)
-    if not (sorted_names and whole and told and dated and all(isinstance(t, str) for t in texts)
-            and isinstance(state.last_decision, Mapping)):
-        raise StateError("the stored state cannot be read (a name, counter, date or cluster that cannot be); restore the last "
-                         "good one, never start fresh with positions open", code="BAD_STATE", field="state")
-
-
-def _is_date(text: object) -> bool:
-    try:
-        return isinstance(text, str) and len(text) == 10 and bool(datetime.fromisoformat(text))
-    except ValueError:
-        return False
-
-
 def _restore(self: PortfolioIntegrator, state: BookState) -> None:
-    _check_stored(state)
+    check_stored(state)
     if state.schema != self.SCHEMA:
         raise StateError(f"state has schema {state.schema}, this version reads {self.SCHEMA}; migrate it first",
                          code="SCHEMA", field="state.schema", value=state.schema, limit=self.SCHEMA)
@@ -450,20 +225,6 @@ def _first_answer(self: PortfolioIntegrator, input_hash: str) -> Decision:
                   message="this decision was already made; the first answer stands")
     return replace(first, alarms=(*first.alarms, again))
 
-
-def decision_from_dict(stored: Mapping[str, Any]) -> Decision:
-    """The numbers of a stored decision, without its passport."""
-    def series(name: str) -> pd.Series:
-        return pd.Series(stored[name], dtype=float)
-    return Decision(
-        id=stored["id"], session=pd.Timestamp(stored["session"]), slot=stored["slot"],
-        config_fingerprint=stored["config_fingerprint"], book_weights=series("book_weights"), exposures=series("exposures"),
-        notionals=series("notionals"), trades=series("trades"), sleeve_weights=series("sleeve_weights"),
-        orders=tuple(Order(**o) for o in stored["orders"]),
-        stages=tuple(StageRecord(**{**s, "bound": tuple(s["bound"])}) for s in stored["stages"]),
-        alarms=tuple(Alarm(**a) for a in stored["alarms"]), binding=tuple(stored["binding"]),
-        haircuts=stored["haircuts"], numbers=stored["numbers"], input_hash=stored["input_hash"], equity=stored["equity"])
-
 # %% ../nbs/21_integrator.ipynb #9c176677
 def _check_held(snapshot: Snapshot, symbols: Sequence[str]) -> None:
     if snapshot.positions is None:
@@ -526,18 +287,28 @@ def _clusters_of(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, 
     return np.array(self._next_clusters[1])
 
 # %% ../nbs/21_integrator.ipynb #579208b0
-def _names_of(self: PortfolioIntegrator, symbols: tuple[str, ...]) -> _Names:
+def _names_of(self: PortfolioIntegrator, symbols: tuple[str, ...]) -> Names:
     """The symbols as an index, made once."""
     if self._symbol_names.names != symbols:
-        self._symbol_names = _Names(symbols, "symbol")
+        self._symbol_names = Names(symbols, "symbol")
     return self._symbol_names
 
 
 def _sleeve_index_of(self: PortfolioIntegrator, ids: tuple[str, ...]) -> pd.Index:
     """The sleeve ids as an index, made once."""
     if self._sleeve_names.names != ids:
-        self._sleeve_names = _Names(ids, "sleeve")
+        self._sleeve_names = Names(ids, "sleeve")
     return self._sleeve_names.index
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Aligned inputs of one decision, with the alarms that aligning raised."""
+
+    market: Market
+    inputs: StepInputs
+    alarms: tuple[Alarm, ...]
+    hash: str
 
 
 def _place(history: History, day: date | str) -> int:
@@ -562,46 +333,15 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     arrays = realign_state(arrays, (self._ids, self._symbols), (ids, symbols)) if self._arrays is not None else arrays
     listed = {s.id: s for s in snapshot.sleeves or ()}
     sleeves = tuple(listed.get(i) or Sleeve(id=i, weights=None) for i in ids)
-    unit, flat, given, unknown = _current_targets(sleeves, _names_of(self, symbols), est)
+    unit, flat, given, unknown = current_targets(sleeves, _names_of(self, symbols), est)
     est = Estimates(**{**vars(est), "unit": unit, "flat": flat, "known": est.known | given})
     base, wanted = equity if equity > 0.0 else float(arrays.drawdown.equity[0]), np.asarray(unit.any(axis=0))
-    now, blinds, frozen = _exposures(snapshot, market, _names_of(self, symbols), base if base > 0.0 else 1.0,
+    now, blinds, frozen = read_exposures(snapshot, market, _names_of(self, symbols), base if base > 0.0 else 1.0,
                                      arrays.exposures[0], wanted)
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, now, equity, arrays, absent, frozen, kills)
-    alarms = (*unknown, *blinds, *_input_alarms(snapshot, history, est, market, row),
-              *_watch_alarms(snapshot, estimator, inputs, arrays, row, wanted))
+    alarms = (*unknown, *blinds, *input_alarms(snapshot, history, est, market, row),
+              *watch_alarms(snapshot, estimator, inputs, arrays, row, wanted))
     return _Gathered(market, inputs, alarms, _input_hash(self, snapshot, history, inputs, row)), arrays
-
-# %% ../nbs/21_integrator.ipynb #cb6f132f
-STALE_DAYS = 7  # calendar days between the last bar and the session that call for a look
-OUTLIER = 10.0  # standard deviations
-
-
-def _watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: StepState, row: int,
-                  wanted: Bools) -> list[Alarm]:
-    """Numbers a person should look at: old bars, jumps in returns or equity, positions nobody wants, repairs."""
-    history, out = est.history, []
-    age = (snapshot.session.date() - history.dates[row].item()).days
-    if age > STALE_DAYS:
-        out.append(Alarm(code=AlarmCode.STALE_INPUT, severity="warning", subject="asset_returns", value=age, limit=STALE_DAYS,
-                         message="calendar days since the last bar"))
-    before = float(arrays.drawdown.equity[0])
-    jump = abs((float(x.equity[0]) - float(x.flow[0])) / before - 1.0) if before > 0.0 else 0.0
-    if jump > 0.2:
-        out.append(Alarm(code=AlarmCode.EQUITY_JUMP, severity="critical", value=jump, limit=0.2,
-                         message="equity moved without a flow since the last decision"))
-    if x.estimates.risk.repair > 0.0:
-        out.append(Alarm(code=AlarmCode.COVARIANCE_REPAIRED, severity="info", value=float(x.estimates.risk.repair),
-                         message="the asset covariance was moved to the nearest positive one"))
-    wild = np.abs(history.returns[row]) > OUTLIER * est.rows("sd")[row - 1]
-    alone = (x.exposures_now[0] != 0.0) & ~wanted
-    if not (np.count_nonzero(wild) or np.count_nonzero(alone)):
-        return out
-    for code, mask, message in ((AlarmCode.RETURN_OUTLIER, wild, "last return is beyond ten standard deviations"),
-                                (AlarmCode.VANISHED_SYMBOL, alone, "held, but no sleeve wants it: closed out")):
-        out += [Alarm(code=code, severity="warning", subject=history.symbols[i], message=message,
-                      value=float(history.returns[row, i])) for i in np.flatnonzero(mask).tolist()]
-    return out
 
 # %% ../nbs/21_integrator.ipynb #17e7007c
 def _vehicle_book(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, tier: int) -> VehicleBook:
@@ -631,10 +371,9 @@ def _vehicle_terms(self: PortfolioIntegrator, snapshot: Snapshot, market: Market
     before = int(arrays.tier[0])
     since = session if tier != before and before >= 0 else int(arrays.tier_since[0])
     left = 0 if session < 0 else int(np.maximum(self.config.ladder.migrate_sessions - (session - since), 0))
-    lots = book.lots(_quotes(snapshot, market, names), np.nan_to_num(names.values(snapshot.positions)), equity,
+    lots = book.lots(read_quotes(snapshot, market, names), np.nan_to_num(names.values(snapshot.positions)), equity,
                      sessions_left=left, frozen=None if codes is None else codes == RESTRICTIONS["no_trade"])
     return lots, book.barred if book.barred.any() else None
-
 
 # %% ../nbs/21_integrator.ipynb #881cb35b
 _ROLES = {"defensive": 1, "cyclical": -1}
@@ -649,20 +388,20 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
     names = _names_of(self, market.symbols)
     gains = [names.values(s.expected_gain) for s in sleeves if s.expected_gain is not None]
     gains = [np.where(np.isfinite(g), g, np.nan) for g in gains]  # no number is no gain
-    session, codes = _session_number(self, arrays, history, snapshot, new_session), _restriction_codes(snapshot, market, frozen)
+    session, codes = _session_number(self, arrays, history, snapshot, new_session), restriction_codes(snapshot, market, frozen)
     lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays, codes, -1 if absent or not new_session else session)
     return StepInputs(
         session=session, new_session=new_session,
         allocate=np.array([_allocates(self.config, snapshot, arrays, self._last_session)]), estimates=est,
-        observed=_observed(sleeves, est, given, snapshot, absent), bases=lambda a: bases.at(est.row, a),
+        observed=observe_sleeves(sleeves, est, given, snapshot, absent), bases=lambda a: bases.at(est.row, a),
         equity=np.array([equity]), flow=np.array([float(snapshot.flows)]), exposures_now=now[None],
         roles=np.array([_ROLES.get(s.role, 0) for s in sleeves], dtype=np.int8),
         capacity=np.array([np.inf if s.capacity is None or s.capacity > 1e30 else float(s.capacity) for s in sleeves]),
-        days=_promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
+        days=promotion_days(sleeves, history.dates, snapshot.session), regime_label=label, regime_confidence=confidence,
         clusters=_clusters_of(self, snapshot, market, est), half_spread=market.half_spread, fee=market.fee,
         impact=market.impact, adv=market.adv, assumed_impact=market.assumed_impact,
         kill_book=kills.book, killed_sleeves=killed_sleeves,
-        killed_symbols=_killed_symbols(kills, market),
+        killed_symbols=killed_symbols(kills, market),
         restrictions=codes, primary=market.primary, multiple=market.multiple,
         lot=lot, no_vehicle=no_vehicle, sleeves_absent=absent, re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
         expected_gain=np.sum(gains, axis=0) if gains else None)
@@ -686,33 +425,7 @@ def _allocates(config: PILConfig, snapshot: Snapshot, arrays: StepState, last_se
         return True
     return snapshot.session.isocalendar()[:2] != pd.Timestamp(last_session).isocalendar()[:2]
 
-# %% ../nbs/21_integrator.ipynb #278f3633
-_NO_REGIME = Alarm(code=AlarmCode.REGIME_MISSING, severity="info", message="transition with confidence 0")
-_AS_EXCESS = Alarm(code=AlarmCode.ASSUMED_CASH, severity="info", message="returns of funded names are taken as excess")
-
-
-def _input_alarms(snapshot: Snapshot, history: History, est: Estimates, market: Market, row: int) -> list[Alarm]:
-    out: list[Alarm] = []
-    late = history.n - 1 - row
-    if isinstance(snapshot.asset_returns, pd.DataFrame):  # a history was made of it without them
-        bars = np.asarray(snapshot.asset_returns.index, dtype="datetime64[D]")
-        late = int((bars >= np.datetime64(snapshot.session.date())).sum())
-    if late:
-        out.append(Alarm(code=AlarmCode.SAME_SESSION_PURGED, severity="info", value=late,
-                         message="bars dated on or after the session were not used"))
-    if snapshot.regime is None:
-        out.append(_NO_REGIME)
-    if np.count_nonzero(market.assumed):
-        out.append(Alarm(code=AlarmCode.ASSUMED_COST, severity="info", value=int(market.assumed.sum()),
-                         message="symbols whose spread or impact is the asset class's"))
-    if np.count_nonzero(market.funded):
-        out.append(_AS_EXCESS)
-    for k in np.flatnonzero(est.multi_day).tolist() if np.count_nonzero(est.multi_day) else ():
-        out.append(Alarm(code=AlarmCode.MULTI_DAY_RETURN, severity="info", subject=history.sleeve_ids[k],
-                         message="its last return spans several bars"))
-    return out
-
-
+# %% ../nbs/21_integrator.ipynb #f2f009e5
 def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History, x: StepInputs, row: int) -> str:
     """SHA-256 of what the decision may look at."""
     h = hashlib.sha256(history.digest_at(row).encode())
@@ -725,237 +438,14 @@ def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History,
                    x.regime_confidence, x.kill_book, x.sleeves_absent, x.re_arm)).encode())
     return "sha256:" + h.hexdigest()
 
-# %% ../nbs/21_integrator.ipynb #6fdcd88a
-def _expand_alarms(decision: StepDecision, symbols: Sequence[str], ids: Sequence[str]) -> list[Alarm]:
-    """`Alarm` values of configuration 0."""
-    def pick(x: Any, k: int) -> Any:
-        if x is None:
-            return None
-        row = np.asarray(x)
-        row = row[0] if row.ndim and row.shape[0] == 1 and row.ndim == 2 else row
-        value = row.ravel()[k if row.size > k else 0]
-        return value.item()
-    out: list[Alarm] = []
-    for flag in decision.alarms:
-        if not np.count_nonzero(flag.mask):
-            continue
-        names = {"sleeve": ids, "symbol": symbols}.get(flag.over, ("",))
-        for k in np.flatnonzero(np.atleast_1d(flag.mask[0])).tolist():
-            out.append(Alarm(code=flag.code, severity=flag.severity, subject=names[k], value=pick(flag.value, k),
-                             limit=pick(flag.limit, 0), message=flag.message))
-    return out
-
-# %% ../nbs/21_integrator.ipynb #57ca473b
-def _dropped(d: StepDecision, symbols: Sequence[str]) -> dict[str, float]:
-    """Exposure that dust, whole lots, repair and margin took from each symbol (or left, where one lot is too much to sell)."""
-    lost = d.recapped[0] - d.exposures[0]
-    return {symbols[i]: float(lost[i]) for i in np.flatnonzero(np.abs(lost) > 1e-12).tolist()}
-
-
-def _stage_records(d: StepDecision, risk: AssetRisk, confidence: float, symbols: Sequence[str]) -> tuple[StageRecord, ...]:
-    """One record a stage: gross, net, volatility and names after it, what it multiplied by, what bound."""
-    books = (d.netted, d.vol_scaled, d.capped, d.governed, d.sized, d.gated, d.recapped, d.exposures)
-    v = np.stack([b[0] for b in books])
-    vol = np.sqrt(252.0 * risk.variance(v)).tolist()
-    gross, net, names = np.abs(v).sum(axis=1).tolist(), v.sum(axis=1).tolist(), (v != 0.0).sum(axis=1).tolist()
-    bound = {n for n, on in zip(BINDING, d.bound[0].tolist(), strict=True) if on}
-    stages: tuple[tuple[str, int, float, tuple[str, ...], dict[str, Any]], ...] = (  # book, multiplier, constraints, notes
-        ("regime", 0, 1.0, (), {"vol_target": float(d.vol_target[0]), "confidence": confidence}),
-        ("sleeves", 0, 1.0, (), {}),
-        ("allocation", 0, 1.0, ("capacity",), {"cash": float(d.cash[0])}),
-        ("assembly", 0, 1.0, (), {"crossing_saved": float(d.crossing_saved[0])}),
-        ("vol_target", 1, float(d.leverage[0]), ("vol_clip_hi",), {"goal": float(d.goal[0])}),
-        ("caps", 2, 1.0, ("name", "cluster", "net", "gross", "tier"), {}),
-        ("drawdown", 3, float(d.governor[0] * d.throttle[0]), ("governor", "throttle"), {"drawdown": float(d.read.dd_raw[0])}),
-        ("sizing", 4, float(d.kelly[0]), (), {}),
-        ("turnover", 5, float(d.risk_ratio[0]), ("band", "gate", "min_ticket"), {"cost": float(d.trade_cost[0])}),
-        ("limits", 6, float(d.held_scale[0]), ("held", "restriction"), {}),
-        ("ladder", 7, 1.0, ("lot", "tier"), {"tier": int(d.tier[0]), "dropped": _dropped(d, symbols)}))
-    return tuple(StageRecord(name=n, gross=gross[i], net=net[i], ex_ante_vol=vol[i], n_names=names[i], multiplier=m,
-                             bound=tuple(c for c in say if c in bound), notes=notes) for n, i, m, say, notes in stages)
-
-# %% ../nbs/21_integrator.ipynb #562144a0
-def _numbers(d: StepDecision, vehicles: VehicleLots | None) -> dict[str, float]:
-    """The scalars of a decision, annualised where they are volatilities."""
-    read, (margin, funded) = d.read, (0.0, 0.0) if vehicles is None else vehicles.money(d.exposures)
-    return {
-        "margin": margin, "funded_longs": funded, "rounding_dropped": float(np.abs(d.recapped[0] - d.exposures[0]).sum()),
-        "margin_unknown": 0.0 if vehicles is None else float(vehicles.unknown_margin(d.exposures)),
-        "equity": float(d.equity[0]), "ex_ante_vol_before": float(d.ex_ante_vol[0]), "leverage": float(d.leverage[0]),
-        "vol_target": float(d.vol_target[0]), "goal": float(d.goal[0]),
-        "executed_vol_target": float(d.vol_target[0] * d.kelly[0]), "ex_ante_vol": float(d.final_vol[0]),
-        "stressed_vol": float(d.stressed_vol[0]), "drawdown": float(read.dd_raw[0]),
-        "governed_drawdown": float(read.dd_governed[0]), "lifetime_drawdown": float(read.dd_lifetime[0]),
-        "tier": float(d.tier[0]), "kill_tier": float(read.tier[0]), "cash": float(d.cash[0]),
-        "crossing_saved": float(d.crossing_saved[0]), "trade_cost": float(d.trade_cost[0]),
-        "risk_ratio": float(d.risk_ratio[0]), "hrp_erc_divergence": float(d.divergence[0]), "rung": float(d.rung[0]),
-        "turnover": float(0.5 * np.abs(d.exposures[0] - d.exposures_now[0]).sum())}
-
-# %% ../nbs/21_integrator.ipynb #cd5c7c55
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """What the labels of a decision are made of; nobody writes to any of it."""
-
-    step: StepDecision
-    passport: Passport
-    market: Market
-    index: pd.Index
-    sleeve_index: pd.Index
-    risk: AssetRisk
-    confidence: float
-    prices: Floats | None
-    routed: list[Order] | None
-    vehicles: VehicleLots | None
-    alarms: tuple[Alarm, ...]  # those of the inputs, and of a migration
-
-# %% ../nbs/21_integrator.ipynb #aaed50bb
-def _migration_left(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecision) -> int:
-    """Sessions left of the move to the vehicles of a new tier; 0 when none runs."""
-    return int(np.maximum(self.config.ladder.migrate_sessions - (inputs.session - int(d.tier_since[0])), 0))
-
-
-def _vehicles_in(inputs: StepInputs) -> VehicleLots | None:
-    return inputs.lot if isinstance(inputs.lot, VehicleLots) else None
-
-
-def _routed_orders(inputs: StepInputs, d: StepDecision) -> list[Order] | None:
-    """Net orders in vehicles and whole lots; None where those are not known."""
-    vehicles = _vehicles_in(inputs)
-    return None if vehicles is None else vehicles.orders(d.exposures, d.exposures_now)
-
-
-def _orders(q: _Made) -> tuple[Order, ...]:
-    """Net orders with the sleeves on whose account they are: shares of the net amount, so they add up to 1.
-
-    Sleeves that cross count on both sides: 3 wanted and -1 wanted are shares of 1.5 and -0.5 of the 2 that are traded.
-    What no sleeve wants, or what crosses to nothing, is on nobody's account.
-    """
-    routed = _plain_orders(q.prices, q.market, q.step) if q.routed is None else q.routed
-    by = q.passport.attribution()
-    total, size = by.sum(axis=0), np.abs(by).sum(axis=0)
-    at = [q.market.place[o.symbol] for o in routed]
-    clear, ids = (np.abs(total) > 1e-6 * size)[at], q.passport.sleeve_ids
-    shares = np.where(clear, by[:, at] / np.where(clear, total[at], 1.0), 0.0).T.tolist()
-    return tuple(Order(**{**vars(o), "attribution": {s: v for s, v in zip(ids, row, strict=True) if v}})
-                 for o, row in zip(routed, shares, strict=True))
-
-
-def _plain_orders(prices: Floats | None, market: Market, d: StepDecision) -> list[Order]:
-    """Orders by symbol in any fraction; the quantity is an amount when there are no prices."""
-    delta, equity = d.exposures[0] - d.exposures_now[0], float(d.equity[0])
-    size = np.where(np.isnan(market.multiplier), 1.0, market.multiplier)
-    at = np.flatnonzero(np.abs(delta) > 1e-12)
-    unit, notional = np.ones(len(at)) if prices is None else np.abs(prices * size)[at], np.abs(delta[at]) * equity
-    quantity = np.divide(notional, unit, out=np.full(len(at), np.nan), where=unit != 0.0)
-    return [Order(symbol=market.symbols[i], vehicle=market.symbols[i], side="buy" if up else "sell", quantity=q, notional=n,
-                  reason="exit" if out else "target")
-            for i, up, q, n, out in zip(at.tolist(), (delta[at] > 0.0).tolist(), quantity.tolist(), notional.tolist(),
-                                        (d.exposures[0][at] == 0.0).tolist(), strict=True)]
-
-# %% ../nbs/21_integrator.ipynb #07943c17
-def _option_alarms(inputs: StepInputs, d: StepDecision, symbols: Sequence[str]) -> list[Alarm]:
-    """Exposures that options keep from their target; critical where nothing should be left."""
-    vehicles = _vehicles_in(inputs)
-    missed = None if vehicles is None else vehicles.missed(d.exposures)
-    if missed is None:
-        return []
-    target, left = (d.exposures - missed)[0], np.flatnonzero(missed[0]).tolist()
-    return [Alarm(code=AlarmCode.OPTION_REMAINS, severity="critical" if abs(target[i]) < 1e-12 else "warning", subject=symbols[i],
-                  value=float(d.exposures[0, i]), limit=float(target[i]),
-                  message="options are not traded here and keep the exposure from its target: close or hedge them by hand")
-            for i in left]
-
-
-def _margin_alarm(inputs: StepInputs, d: StepDecision) -> list[Alarm]:
-    vehicles = _vehicles_in(inputs)
-    asked = 0.0 if vehicles is None else vehicles.asked
-    if vehicles is None or not asked > 1.0 + 1e-12:
-        return []
-    cured = vehicles.use(d.exposures) <= 1.0 + 1e-12
-    return [Alarm(code=AlarmCode.MARGIN_SHORT, severity="warning" if cured else "critical", value=asked, limit=1.0,
-                  message="margin and funded longs of the book, in equity: scaled down" if cured else
-                  "margin and funded longs of the book, in equity: what may not trade holds it there")]
-
-
-# %% ../nbs/21_integrator.ipynb #626e2358
-def _fixed(x: Floats) -> Floats:
-    """A read-only view: the state keeps the same numbers."""
-    out = x.view()
-    out.setflags(write=False)
-    return out
-
-
-def _migration_alarm(self: PortfolioIntegrator, inputs: StepInputs, d: StepDecision) -> list[Alarm]:
-    left = 0 if inputs.lot is None else _migration_left(self, inputs, d)
-    return [] if not left else [Alarm(code=AlarmCode.MIGRATING, severity="info", value=left,
-                                      message="sessions left of the move to the new tier's vehicles")]
-
-
-def _haircuts(d: StepDecision) -> dict[str, float]:
-    """The governor multiplier, kill throttle, Kelly fraction and their product."""
-    m, throttle, kelly = float(d.governor[0]), float(d.throttle[0]), float(d.kelly[0])
-    return {"governor": m, "throttle": throttle, "kelly": kelly, "product": m * throttle * kelly}
-
-
-def _table(values: Floats, index: pd.Index) -> pd.Series:
-    return pd.Series(_fixed(values), index=index, copy=False)
-
-# %% ../nbs/21_integrator.ipynb #f2f009e5
-_TABLES: Mapping[str, Callable[[StepDecision], Floats]] = {
-    "book_weights": lambda d: d.governed[0], "exposures": lambda d: d.exposures[0],
-    "notionals": lambda d: d.exposures[0] * d.equity[0], "trades": lambda d: d.exposures[0] - d.exposures_now[0]}
-_LABELS: Mapping[str, Callable[[_Made], Any]] = {
-    "book_weights": lambda q: _table(_TABLES["book_weights"](q.step), q.index),
-    "exposures": lambda q: _table(_TABLES["exposures"](q.step), q.index),
-    "notionals": lambda q: _table(_TABLES["notionals"](q.step), q.index),
-    "trades": lambda q: _table(_TABLES["trades"](q.step), q.index),
-    "sleeve_weights": lambda q: _table(q.step.ramped[0], q.sleeve_index),
-    "orders": _orders,
-    "stages": lambda q: _stage_records(q.step, q.risk, q.confidence, q.market.symbols),
-    "alarms": lambda q: (*q.alarms, *_expand_alarms(q.step, q.passport.symbols, q.passport.sleeve_ids)),
-    "binding": lambda q: tuple(n for n, on in zip(BINDING, q.step.bound[0].tolist(), strict=True) if on),
-    "haircuts": lambda q: _haircuts(q.step),
-    "numbers": lambda q: _numbers(q.step, q.vehicles)}
-
-
-class LiveDecision(Decision):
-    """A `Decision` whose tables, orders, records and alarms are made when first read, from numbers fixed before."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _LABELS or "_made" not in self.__dict__:
-            raise AttributeError(name)
-        value = self.__dict__[name] = _LABELS[name](self.__dict__["_made"])
-        return value
-
-    @property
-    def labels(self) -> pd.Index:
-        """See `Decision.labels`."""
-        own = self.__dict__
-        index: pd.Index = own["exposures"].index if "exposures" in own or "_made" not in own else own["_made"].index
-        return index
-
-    def arrays(self, *tables: str) -> list[Floats] | None:
-        """See `Decision.arrays`: the numbers fixed before, without labels; of a table made since, its own."""
-        own = self.__dict__
-        if "_made" not in own or "exposures" in own or any(t in own for t in tables):
-            return super().arrays(*tables)
-        return [_fixed(_TABLES[t](own["_made"].step)) for t in tables]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return decision_from_dict, (self.to_dict(),)
-
 
 def _label(self: PortfolioIntegrator, snapshot: Snapshot, name: str, got: _Gathered, d: StepDecision,
            history: History) -> Decision:
     """The decision with names on it."""
     names, x = _names_of(self, history.symbols), got.inputs
-    passport = Passport(d, history.symbols, history.sleeve_ids)
-    made = _Made(
-        d, passport, got.market, names.index, _sleeve_index_of(self, history.sleeve_ids), x.estimates.risk,
-        x.regime_confidence, None if snapshot.prices is None else np.array(names.values(snapshot.prices, np.nan)),
-        _routed_orders(x, d), _vehicles_in(x), (*got.alarms, *_migration_alarm(self, x, d), *_margin_alarm(x, d),
-                                                         *_option_alarms(x, d, history.symbols)))
-    out = object.__new__(LiveDecision)
-    out.__dict__.update(id=name, session=snapshot.session, slot=snapshot.slot, config_fingerprint=self._fingerprint,
-                        input_hash=got.hash, equity=float(d.equity[0]), passport=passport, _made=made)
-    return out
+    made = Made(
+        d, Passport(d, history.symbols, history.sleeve_ids), got.market, names.index, _sleeve_index_of(self, history.sleeve_ids),
+        x.estimates.risk, x.regime_confidence,
+        None if snapshot.prices is None else np.array(names.values(snapshot.prices, np.nan)), routed_orders(x, d), vehicles_in(x),
+        (*got.alarms, *vehicle_alarms(x, d, history.symbols, self.config.ladder.migrate_sessions)))
+    return live_decision(snapshot, name, self._fingerprint, got.hash, made)

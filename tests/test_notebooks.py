@@ -76,14 +76,14 @@ def test_every_cell_has_an_id_of_its_own(path: Path) -> None:
 def test_a_notebook_stays_readable(path: Path) -> None:
     in_a_row = 0
     found = cells(path)
-    assert len(found) <= 80
+    assert len(found) <= 60
     for i, cell in enumerate(found):
         text = source(cell)
         if cell["cell_type"] != "code":
             in_a_row = 0
             continue
         in_a_row += 1
-        assert in_a_row <= 5, f"cell {i}: six code cells without prose"
+        assert in_a_row <= 3, f"cell {i}: four code cells without prose"
         if re.search(r"#\|\s*export", text):
             assert text.count("\n") + 1 <= 60, f"cell {i}: an export cell of {text.count(chr(10)) + 1} lines"
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..integrator import LiveDecision, PortfolioIntegrator, decision_from_dict
+from ..integrator import PortfolioIntegrator
+from ..labels import LiveDecision, decision_from_dict
 from .archive import Reader, whole_decision
 from .checks import Interval, Reason, expected_positions
 from .journal import Entry, Row

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..book_state import stored_kills
-from ..integrator import PortfolioIntegrator, decision_from_dict, decision_id, kills_in_force
+from ..integrator import PortfolioIntegrator, decision_id
+from ..labels import decision_from_dict
 from .align import Aligner
 from .archive import FORMAT, Archive, whole_decision
 from .calendar import Due, SlotCalendar
@@ -27,6 +28,7 @@ from .kills import merge_kills, read_kills
 from .memory import Loaded, SessionMemory, SlotDecision, book_values, load_session, slot_decision
 from .payload import canonical, joined, sha
 from .store import StateStore
+from ..reading import kills_in_force
 from ..types import BookState, Decision, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
 
 # %% auto #0
