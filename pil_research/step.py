@@ -5,8 +5,7 @@
 # %% ../nbs/20_step.ipynb #3583ff48
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,238 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base_weights import Bases
-from .config import PILConfig
-from .estimate import Estimates
 from .stages import allocation, assembly, caps, drawdown, ladder, regime, sizing, sleeves, turnover, vol_target
+from .step_values import SEASONED as SEASONED
+from .step_values import AlarmFlags as AlarmFlags
+from .step_values import StepDecision as StepDecision
+from .step_values import StepInputs as StepInputs
+from .step_values import StepState as StepState
+from .step_values import initial_state as initial_state
+from .step_values import no_alarms
+from .step_values import stack_configs as stack_configs
 from .types import BINDING, AlarmCode
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+_all_ = ["SEASONED", "AlarmFlags", "StepDecision", "StepInputs", "StepState", "initial_state", "stack_configs"]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'SEASONED', 'stack_configs', 'StepInputs', 'StepState', 'initial_state', 'AlarmFlags',
-           'StepDecision', 'step']
-
-# %% ../nbs/20_step.ipynb #a015dd19
-def _stack(values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, str) or (isinstance(first, tuple) and isinstance(first[0], str)):
-        return first if all(v == first for v in values) else tuple(values)
-    if isinstance(first, bool):
-        return np.array(values, dtype=bool)
-    return np.array(values, dtype=float)
-
-
-def stack_configs(configs: Sequence[PILConfig]) -> SimpleNamespace:
-    """Parameters with a leading configuration axis: one namespace a section, arrays `(C,)` or `(C, n)`."""
-    sections = {f.name: [getattr(c, f.name) for c in configs] for f in fields(PILConfig)}
-    out = {name: SimpleNamespace(**{f.name: _stack([getattr(s, f.name) for s in parts]) for f in fields(parts[0])})
-           for name, parts in sections.items()}
-    p = SimpleNamespace(n=len(configs), **out)
-    unit = (p.sizing.kelly * p.sizing.fraction)[:, None]  # exposure of one unit of the book
-    return SimpleNamespace(**vars(p), rows=np.arange(p.n), unit=unit, drawdown=_drawdown_params(p), by_tier=_caps_by_tier(p),
-                           discounts=bool(p.tilt.redundancy.any()), regimes=bool(p.regime.enabled.all()),
-                           trade_to_edge=np.array([c.turnover.trade_to == "edge" for c in configs]),
-                           factors=np.stack([p.regime.risk_on, p.regime.transition, p.regime.crisis], axis=-1))
-
-
-def _caps_by_tier(p: SimpleNamespace) -> SimpleNamespace:
-    """Effective caps for each tier (C, 4): the smaller of configuration and tier, none where caps are off."""
-    on = p.caps.enabled[:, None]
-    name, gross = (np.where(on, np.minimum(own[:, None], tiers), np.inf)
-                   for own, tiers in ((p.caps.name, p.ladder.name), (p.caps.gross, p.ladder.gross)))
-    return SimpleNamespace(
-        name=name, gross=gross, cluster=np.where(p.caps.enabled, p.caps.cluster, np.inf),
-        net=np.where(p.caps.enabled, p.caps.net, np.inf), min_ticket=p.ladder.min_ticket,
-        tier_gross=p.ladder.gross < p.caps.gross[:, None], tier_name=p.ladder.name < p.caps.name[:, None])
-
-
-def _drawdown_params(p: SimpleNamespace) -> drawdown.DrawdownParams:
-    g, k = p.governor, p.kill_tiers
-    return drawdown.DrawdownParams(
-        start=g.start, floor_at=g.floor_at, flat_at=g.flat_at, floor=g.floor, flat_sessions=g.flat_sessions,
-        mark_half_life=g.mark_half_life, max_reentries=g.max_reentries, reentry_window=g.reentry_window,
-        lifetime_limit=g.lifetime_limit, vol_base=p.vol_target.target, reference_vol=g.reference_vol, warn=k.warn,
-        throttle_at=k.throttle, no_new=k.no_new, throttle_multiplier=k.throttle_multiplier, release=k.release,
-        no_new_sessions=k.no_new_sessions, daily_loss=k.daily_loss, enabled=g.enabled)
-
-# %% ../nbs/20_step.ipynb #713e5a93
-@dataclass(frozen=True)
-class StepInputs:
-    """What one decision may look at, as arrays; C configurations, K sleeves, M symbols."""
-
-    session: int  # consecutive number of the exchange session
-    new_session: bool  # the first slot of it
-    allocate: Bools  # (C,) sleeve weights are re-estimated at this slot
-    estimates: Estimates
-    observed: NDArray[np.int8]  # (K,) observation codes of stages.sleeves
-    bases: Callable[[Bools], Bases]
-    equity: Floats  # (C,) NaN when missing
-    flow: Floats  # (C,)
-    exposures_now: Floats  # (C, M) positions at current prices, fraction of equity, wrappers folded
-    roles: NDArray[np.int8]  # (K,)
-    capacity: Floats  # (K,) account currency, inf when there is no limit
-    days: Floats  # (K,) sessions since promotion, NaN when there is no date
-    regime_label: int
-    regime_confidence: float
-    clusters: Ints  # (M,) -1 when a symbol has none
-    half_spread: Floats  # (M,) fraction
-    fee: Floats  # (M,)
-    impact: Floats  # (M,) Y of the square-root law
-    adv: Floats  # (M,) account currency, NaN when unknown
-    assumed_impact: Floats  # (M,) fraction, used where adv is unknown
-    kill_book: bool = False
-    killed_sleeves: Bools | None = None  # (K,)
-    killed_symbols: Bools | None = None  # (M,)
-    restrictions: Ints | None = None  # (M,) codes of stages.turnover
-    primary: Ints | None = None  # (M,) index of the primary of a wrapper
-    multiple: Floats | None = None  # (M,)
-    lot: Floats | ladder.LotRule | None = None  # (C, M) one lot as a fraction of equity, 0 where fractional; or vehicles
-    no_vehicle: Bools | None = None  # (M,) the tier has no vehicle for it: target 0
-    fixed_tier: bool = False  # the tier of the first session stays
-    sleeves_absent: bool = False
-    re_arm: bool = False
-    expected_gain: Floats | None = None  # (M,)
-    costs: turnover.CostTerms | None = None  # from the costs above, where they were worked out before
-    quiet: bool = False  # no alarms: a study has nobody to read them
-
-# %% ../nbs/20_step.ipynb #28f91e80
-@dataclass(frozen=True)
-class StepState:
-    """The memory of the layer, as arrays with a leading configuration axis."""
-
-    base: Floats  # (C, K) vectors of the last allocation, kept for the passport
-    tilted: Floats
-    target: Floats
-    smoothed: Floats  # (C, K) a_t, pre-ramp
-    applied: Floats  # (C, K) what the book uses, pre-ramp
-    members: Bools  # (C, K) at the last allocation
-    allocated: Bools  # (C,) an allocation has been made
-    allocated_session: Ints  # (C,)
-    sleeve_state: NDArray[np.int8]  # (C, K)
-    missed: Ints  # (C, K) sessions without a target
-    entry_share: Floats  # (C, K) applied share when quarantine began
-    joined: Ints  # (C, K) session a sleeve joined; SEASONED when it was there at the start
-    killed: Bools  # (C, K) sleeves killed at the last decision
-    drawdown: drawdown.DrawdownState
-    tier: Ints  # (C,) -1 before the first decision
-    tier_since: Ints  # (C,) session of the last change of tier
-    haircut: Floats  # (C,) m times throttle of the last decision
-    limits: Floats  # (C, 4) effective name, cluster, net, gross cap of the last decision
-    bound: Bools  # (C, len(BINDING)) what bound at the last decision
-    exposures: Floats  # (C, M) the last target
-    session: int = -1
-
-# %% ../nbs/20_step.ipynb #3970fcb7
-SEASONED = -10**6
-
-
-def initial_state(n: int, k: int, m: int, equity: Floats | float) -> StepState:
-    """A state without a past.
-
-    Parameters
-    ----------
-    n, k, m : int
-        Configurations, sleeves, symbols.
-    equity : float or (n,) array
-        Equity at the start, account currency; both marks of the governor begin there.
-    """
-    zero, none = np.zeros((n, k)), np.zeros((n, k), dtype=bool)
-    return StepState(
-        base=zero, tilted=zero, target=zero, smoothed=zero, applied=zero, members=none,
-        allocated=np.zeros(n, dtype=bool), allocated_session=np.full(n, -1), sleeve_state=np.zeros((n, k), dtype=np.int8),
-        missed=np.zeros((n, k), dtype=np.int64), entry_share=zero, joined=np.full((n, k), -1), killed=none,
-        drawdown=drawdown.DrawdownState.initial(np.broadcast_to(np.asarray(equity, dtype=float), (n,)).copy(), (n,)),
-        tier=np.full(n, -1), tier_since=np.full(n, SEASONED), haircut=np.ones(n), limits=np.full((n, 4), np.inf),
-        bound=np.zeros((n, len(BINDING)), dtype=bool), exposures=np.zeros((n, m)))
-
-# %% ../nbs/20_step.ipynb #2db40b51
-class AlarmFlags(NamedTuple):
-    """One alarm over the axes: `mask` is (C,), (C, K) or (C, M); `over` names the last axis."""
-
-    code: AlarmCode
-    severity: str
-    mask: Bools
-    over: str = "book"  # "book", "sleeve" or "symbol"
-    value: Any = None
-    limit: Any = None
-    message: str = ""
-
-
-def _no_alarms() -> tuple[AlarmFlags, ...]:
-    return ()
-
-# %% ../nbs/20_step.ipynb #05c9af3f
-class _StepNumbers(NamedTuple):
-    """Every intermediate vector of a step."""
-
-    # sleeve axis (C, K)
-    base: Floats
-    tilted: Floats
-    target: Floats
-    smoothed: Floats
-    applied: Floats
-    ramped: Floats
-    scaled_unit: Floats  # (K, M) scale times unit-gross target, wrappers folded
-    # symbol axis (C, M), unit W
-    netted: Floats
-    vol_scaled: Floats
-    capped: Floats
-    governed: Floats
-    # symbol axis (C, M), unit e
-    sized: Floats
-    exposures_now: Floats
-    risk_level: Floats
-    banded: Floats
-    gated: Floats
-    held: Floats
-    restricted: Floats
-    recapped: Floats
-    exposures: Floats
-    # book axis (C,)
-    equity: Floats
-    ex_ante_vol: Floats
-    stressed_vol: Floats
-    final_vol: Floats
-    leverage: Floats
-    vol_target: Floats
-    goal: Floats
-    governor: Floats
-    throttle: Floats
-    kelly: Floats
-    risk_ratio: Floats
-    held_scale: Floats
-    trade_cost: Floats
-    crossing_saved: Floats
-    cash: Floats
-    rung: Ints
-    tier: Ints
-    tier_since: Ints
-    limits: Floats
-    read: Any  # GovernorRead
-    states: NDArray[np.int8]
-    bound: Bools
-    hold: Bools
-    reduce_only: Bools
-    cross_check: Callable[[], Floats]
-    flag_alarms: Callable[[], tuple[AlarmFlags, ...]] = _no_alarms
-
-# %% ../nbs/20_step.ipynb #dfaa1ef4
-class StepDecision(_StepNumbers):
-    """What the step decided, with every intermediate vector."""
-
-    __slots__ = ()
-
-    @property
-    def divergence(self) -> Floats:
-        """Half the L1 distance of the base weights to ERC (C,), NaN without an allocation; worked out when read."""
-        return self.cross_check()
-
-    @property
-    def alarms(self) -> tuple[AlarmFlags, ...]:
-        """Flags of the alarms, worked out when somebody reads them."""
-        return self.flag_alarms()
+__all__ = ['Floats', 'Bools', 'Ints', 'step', 'SEASONED', 'AlarmFlags', 'StepDecision', 'StepInputs', 'StepState',
+           'initial_state', 'stack_configs']
 
 # %% ../nbs/20_step.ipynb #6d88bb41
 class _Terms(NamedTuple):
@@ -638,7 +424,7 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
     trades = _trade(p, s, x, terms, book, read, equity, limits, hold, reduce_only, held_active)
     bound = _binding(p, terms, weights, book, read, trades)
     _check_last_line(p, x, book, trades)
-    flag_alarms = _no_alarms if x.quiet else partial(_alarms, p, s, x, terms, st, weights, book, read, trades, bound)
+    flag_alarms = no_alarms if x.quiet else partial(_alarms, p, s, x, terms, st, weights, book, read, trades, bound)
     after = _next_state(s, x, st, weights, governor, terms, read, book, trades, bound, killed, limits)
     return _decision(p, x, equity, terms, st, weights, book, read, trades, bound, hold, reduce_only, limits, flag_alarms,
                      after), after

@@ -16,7 +16,7 @@ import pil_research.stages
 
 ROOT = Path(pil_research.__file__).parent
 RING = {"types": 0, "config": 1, "approval": 2, "estimators": 2, "allocators": 3, "extensions": 1,
-        "market": 4, "stages": 4, "estimate": 5, "vehicles": 5, "base_weights": 6, "border": 6, "step": 7,
+        "market": 4, "stages": 4, "estimate": 5, "vehicles": 5, "base_weights": 6, "border": 6, "step_values": 6.5, "step": 7,
         "passport": 8, "book_state": 8, "reading": 8, "labels": 8.5, "integrator": 9, "live": 9.5, "research": 10, "commands": 11,
         "cli": 12, "__main__": 13, "accel": 10, "engine": 1}
 HEAVY = {"riskfolio", "skfolio", "sklearn", "cvxpy", "matplotlib", "papermill", "IPython", "nbdev", "fastcore", "numba",
