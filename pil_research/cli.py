@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,12 +19,20 @@ from .commands import command_modules, complain, say
 __all__ = ['REMEDIES', 'PARAMETERS', 'cause_and_remedy', 'Parser', 'build_parser', 'main']
 
 # %% ../nbs/60_cli.ipynb #33de53fa
+def _near(word: str, known: Iterable[str]) -> str:
+    """A question with the nearest known word, or nothing."""
+    near = get_close_matches(word, list(known), 1, 0.5)
+    return f"did you mean {near[0]}? " if near else ""
+
+
 def cause_and_remedy(error: Exception) -> tuple[str, str]:
     """One line of cause and one of remedy: the last clause of a message is what to do."""
     message = " ".join(str(error).split())
     cause, _, remedy = message.rpartition("; ")
     known = REMEDIES.get(str(getattr(error, "code", "")), "see the message, or run again with --debug for the traceback")
-    return (cause or message), (remedy if cause else known)
+    value, words = getattr(error, "value", None), getattr(error, "limit", None)
+    listed = isinstance(value, str) and isinstance(words, tuple) and all(isinstance(w, str) for w in words)
+    return (cause or message), (_near(str(value), words) if listed and words else "") + (remedy if cause else known)
 
 
 REMEDIES: Mapping[str, str] = {  # for messages of the core, which do not know that a person typed a command
@@ -39,8 +47,7 @@ class Parser(argparse.ArgumentParser):
         """End with exit code 2."""
         wrong, known = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message), ""
         if wrong:
-            near = get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1)
-            known = f"did you mean {near[0]}? " if near else ""
+            known = _near(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         complain(f"pil: USAGE: {message}", f"fix: {known}`{self.prog} --help` shows what can be typed")
         raise SystemExit(2)
 
@@ -124,12 +131,17 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _verdict(args: argparse.Namespace) -> int:
     from pil_research.research.validate import conclude
+
+    _need_runs(args.folder)
+    return _concluded(conclude(args.folder, days=args.days), args)
+
+
+def _need_runs(folder: str) -> None:
     from pil_research.types import InputError
 
-    if not Path(args.folder).is_dir():
-        raise InputError(f"there is no folder of runs at {args.folder}; `pil validate` makes one", code="NO_RUNS",
-                         field="runs", value=args.folder)
-    return _concluded(conclude(args.folder, days=args.days), args)
+    if not Path(folder).is_dir():
+        raise InputError(f"there is no folder of runs at {folder}; `pil validate` makes one", code="NO_RUNS", field="runs",
+                         value=folder)
 
 
 def _concluded(ended: Any, args: argparse.Namespace) -> int:
@@ -153,6 +165,7 @@ def _concluded(ended: Any, args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> int:
     from pil_research.research.index import build_index
 
+    _need_runs(args.runs)
     say(str(build_index(args.runs)))
     return 0
 
@@ -174,9 +187,9 @@ def _book(args: argparse.Namespace) -> int:
     from pil_research.research.ladder_inputs import load_config, load_data
     from pil_research.research.todays_book import book_text, last_session_book, read_state
 
-    state = read_state(args.state) if args.state else None
+    state, config = read_state(args.state) if args.state else None, load_config(args.config or "")
     panel = load_data({"data": args.data, "start": args.start})
-    decision, after = last_session_book(panel, load_config(args.config or ""), state=state, equity=args.equity)
+    decision, after = last_session_book(panel, config, state=state, equity=args.equity)
     if args.save_state:
         Path(args.save_state).write_text(json.dumps(after.to_dict(), sort_keys=True, allow_nan=False), encoding="utf-8")
     say(json.dumps(decision.to_dict(), allow_nan=False) if args.json else book_text(decision))
@@ -203,10 +216,14 @@ def _replay(args: argparse.Namespace) -> int:
     from pil_research.live import replay_command
     from pil_research.types import InputError
 
+    if not 0.0 <= args.tolerance <= 1e-6:
+        raise InputError(f"--tolerance must be 0 to 1e-6, got {args.tolerance}; 1e-12 passes over last bits", code="BAD_ARGUMENT",
+                         field="tolerance", value=args.tolerance, limit=(0.0, 1e-6))
+
     if not Path(args.store).is_file():
         raise InputError(f"there is no store at {args.store}; give the path of its database file", code="MISSING", field="store",
                          value=args.store)
-    code, lines = replay_command(args.store)
+    code, lines = replay_command(args.store, tolerance=args.tolerance)
     say(*lines)
     return code
 
@@ -236,6 +253,8 @@ def build_parser() -> Parser:
     doctor.add_argument("--leaks", metavar="DIR", help="look for sleeves that know the future, in a panel folder")
     replay = _command(commands, "replay", _replay, "recompute every decision of a live store, bit for bit")
     replay.add_argument("store", help="the store's file")
+    replay.add_argument("--tolerance", type=float, default=0.0, metavar="X", help="relative difference of numbers to pass over, "
+                        "after an upgrade or on another machine (default: 0, bit for bit)")
     for name, module in command_modules().items():
         module.options(_command(commands, name, module.run, module.HELP))
     parser.set_defaults(parser=parser)  # for the command that completes the others
@@ -292,7 +311,10 @@ def _book_options(parser: argparse.ArgumentParser) -> None:
 # %% ../nbs/60_cli.ipynb #8017f59e
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args, more = build_parser().parse_known_args(argv)
+    parser, words = build_parser(), list(sys.argv[1:] if argv is None else argv)
+    if words and words[0].startswith("-") and words[0] not in parser._option_string_actions:
+        parser.leftover(words[:1])
+    args, more = parser.parse_known_args(words)
     if more:
         args.own.leftover(more)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     ("validate --start 2020-01-01", "USAGE: pil validate does not know --start 2020-01-01", "`pil validate --help`"),
     ("index nowhere", "USAGE: pil index does not know nowhere", "`pil index --help`"),
     ("demo --jobs two", "USAGE: argument --jobs: invalid int value: 'two'", "`pil demo --help`"),
-    ("report ladr", "UNKNOWN_REPORT: report must be one of ladder, ", "name one of these"),
+    ("report ladr", "UNKNOWN_REPORT: report must be one of ladder, ", "did you mean ladder? name one of these"),
     ("report ladder --profile smok", "UNKNOWN_PROFILE: profile must be one of", "name one that exists"),
     ("report ladder --data nowhere --runs r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
     ("report ladder --config nowhere.toml --runs r", "NO_SUCH_PATH: config names nowhere.toml", "correct the path"),
@@ -86,7 +87,16 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     ("demo --jobs 0 --runs r", "BAD_JOBS: jobs must be at least 1, got 0", "2 suits most machines"),
     ("verdict nowhere", "NO_RUNS: there is no folder of runs at nowhere", "`pil validate` makes one"),
     ("config check nowhere.toml", "CONFIG_FILE: there is no configuration file nowhere.toml", "`pil config show`"),
-    ("data check nowhere", "NO_FOLDER: a panel is a folder, got nowhere", "panel layout"),
+    ("data check nowhere", "NO_FOLDER: a panel is a folder, got nowhere", "the path of an existing one"),
+    ("data import etf nowhere --to y", "NO_FOLDER: a source is a folder, got nowhere", "the path of an existing one"),
+    ("data import futures-lon x --to y", "UNKNOWN_SOURCE: source must be one of", "did you mean futures-long? name one of these"),
+    ("bog", "USAGE: argument command: invalid choice: 'bog'", "did you mean book?"),
+    ("--debg book", "USAGE: pil does not know --debg", "did you mean --debug?"),
+    ("index --runs nowhere", "NO_RUNS: there is no folder of runs at nowhere", "`pil validate` makes one"),
+    ("book --config nowhere.toml", "CONFIG_FILE: there is no configuration file nowhere.toml", "`pil config show`"),
+    ("drill --only writers --writers 1", "BAD_COUNT: the count of writers must be 0 or a whole number from 2 to 16",
+     "correct it"),
+    ("replay nowhere.sqlite --tolerance 1", "BAD_ARGUMENT: --tolerance must be 0 to 1e-6", "1e-12 passes over last bits"),
     ("data import nosuch x --to y", "UNKNOWN_SOURCE: source must be one of", "name one of these"),
     ("paper p --data synthetic:a,b", "BAD_PARAMETER: --data synthetic:K,M,DAYS needs three whole numbers", "synthetic:5,15,900"),
     ("replay nowhere.sqlite", "MISSING: there is no store at nowhere.sqlite", "path of its database file"),
@@ -214,7 +224,8 @@ def test_data_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bad.mkdir()
     (bad / "returns.csv").write_text("date,ES\n2020-01-02,0.1\n2020-01-02,0.2\n")
     assert cli.main(["data", "check", str(bad)]) == 2
-    assert "fix: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fix: " in said and "[returns DUPLICATE_DATE]" in said and re.search(r"^\d+ errors, \d+ warnings, \d+ notes in bad$", said, re.M)
     assert cli.main(["data", "check", str(tmp_path / "absent")]) == 2
 
 
@@ -268,6 +279,14 @@ def test_readme_builder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "secret" not in text and "#|" not in text and "answer = 42" in text and "    42" in text and "```python" in text
     target.write_text(text + "drift")
     assert build.main([*argv, "--check"]) == 1
+
+
+def test_replay_of_an_older_store_within_last_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its ERC took another way to the same optimum."""
+    (tmp_path / "s").mkdir(mode=0o700)
+    store = shutil.copy(Path(__file__).parent / "golden" / "store_v1.sqlite", tmp_path / "s" / "store.sqlite")
+    assert cli.main(["replay", str(store), "--tolerance", "1e-12"]) == 0
+    assert "all as stored, within 1e-12" in capsys.readouterr().out
 
 
 def test_replay_names_a_missing_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def test_the_quick_commands_of_the_readme_run(project: Path) -> None:
     assert len(lines) == 5 and [x.split()[:2] for x in lines][2] == ["pil", "report"]  # the one of the slow tier
     out = {x: told(project, x) for x in lines if not x.startswith("pil report")}
     assert not [d.stderr for d in out.values() if d.returncode]
-    assert "valid, sha256:" in out[lines[0]].stdout and out[lines[1]].stdout.strip() == "0 errors, 0 warnings in panel"
+    assert "valid, sha256:" in out[lines[0]].stdout and out[lines[1]].stdout.strip() == "0 errors, 0 warnings, 0 notes in panel"
     assert "sleeve" in out[lines[3]].stdout
     played = decisions(out[lines[4]])
     assert len(played) == 20 and {x["status"] for x in played} == {"ok"} and any(x["orders"] for x in played)

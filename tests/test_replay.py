@@ -303,7 +303,7 @@ def test_a_store_of_every_version_opens_for_ever(tmp_path: Path, version: int) -
         assert db.execute("SELECT schema FROM state").fetchone()[0] == version
     with StateStore(path, readonly=True) as look:  # looking changes nothing
         assert look.state is not None and look.state["memory"]["adopting"] == ""
-        assert replay(look, tolerance=1e-6).ok
+        assert replay(look, tolerance=1e-12).ok
     desk = Desk(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA
@@ -316,7 +316,7 @@ def test_a_store_of_every_version_opens_for_ever(tmp_path: Path, version: int) -
             for o in row.payload["decision"]["orders"]:
                 desk.positions[o["vehicle"]] += o["quantity"] * (1 if o["side"] == "buy" else -1)
     d = desk.session.on_slot(desk.snapshot(ROW + 4))
-    assert d.status == "ok" and codes(d) == [] and replay(desk.store, tolerance=1e-6).ok
+    assert d.status == "ok" and codes(d) == [] and replay(desk.store, tolerance=1e-12).ok
 
 
 def test_a_decision_is_stored_as_its_plain_values_would_be(tmp_path: Path) -> None:

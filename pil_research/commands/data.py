@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from . import say
@@ -46,12 +47,11 @@ def _check(args: argparse.Namespace) -> int:
     defects = check_source(folder, kind)
     word = "fix" if kind == "panel" else "rule"
     for d in defects:
-        say(f"{d.severity}: {d.column or '-'} {d.date or '-'}: {d.what}" + ("" if kind == "panel" else f" [{d.file} {d.code}]"),
-            f"    {word}: {d.fix}")
-    errors = sum(d.severity == "error" for d in defects)
-    say(f"{errors} errors, {len(defects) - errors} {'warnings' if kind == 'panel' else 'findings'} in {folder.name}"
+        say(f"{d.severity}: {d.column or '-'} {d.date or '-'}: {d.what} [{d.file} {d.code}]", f"    {word}: {d.fix}")
+    count = Counter(d.severity for d in defects)
+    say(f"{count['error']} errors, {count['warning']} warnings, {count['info']} notes in {folder.name}"
         + ("" if kind == "panel" else f" (source {kind})"))
-    return 2 if errors else 0
+    return 2 if count["error"] else 0
 
 # %% ../../nbs/60e_data_command.ipynb #1369fb7b
 def _import(args: argparse.Namespace) -> int:

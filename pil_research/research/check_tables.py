@@ -130,7 +130,7 @@ def check_coverage(name: str, dates: pd.DatetimeIndex, quoted: pd.DatetimeIndex,
                      "add history, or drop the column", name, quoted[0])
     if before > 5:
         yield defect("info", file, "LATE_START", f"starts {before} rows after the panel",
-                     "nothing, if the market is that young", name, quoted[0])
+                     "nothing, if it began that late", name, quoted[0])
     if after > 5:
         yield defect("warning", file, "EARLY_END", f"ends {after} rows before the panel",
                      "add the rest, or end its targets there", name, quoted[-1])

@@ -76,7 +76,8 @@ def read_source(source: str, folder: str | Path, *, start: str = "1990-01-01", e
                          value=source, limit=tuple(SOURCES))
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"a source is a folder, got {root}", code="NO_FOLDER", field="folder", value=str(root))
+        raise InputError(f"a source is a folder, got {root}; give the path of an existing one", code="NO_FOLDER", field="folder",
+                         value=str(root))
     return SOURCES[source](root, start, end)
 
 # %% ../../nbs/40l_import.ipynb #0ac3338f

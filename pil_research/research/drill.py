@@ -240,11 +240,9 @@ def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     for kind, n in counts.items():
         if kind not in KINDS:
             raise InputError(f"kinds of faults are {', '.join(KINDS)}, got {kind!r}; correct it", code="UNKNOWN_KIND",
-                field="counts",
-                             value=kind, limit=KINDS)
-        most = 16 if kind == "writers" else 10_000_000
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= most:
-            raise InputError(f"the count of {kind} must be a whole number from 0 to {most}, got {n!r}; correct it",
-                code="BAD_COUNT",
-                             field=kind, value=n, limit=most)
+                             field="counts", value=kind, limit=KINDS)
+        least, most = (2, 16) if kind == "writers" else (1, 10_000_000)
+        if isinstance(n, bool) or not isinstance(n, int) or not (n == 0 or least <= n <= most):
+            raise InputError(f"the count of {kind} must be 0 or a whole number from {least} to {most}, got {n!r}; correct it",
+                             code="BAD_COUNT", field=kind, value=n, limit=most)
     return {k: int(counts[k]) for k in KINDS}

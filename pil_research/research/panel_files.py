@@ -221,7 +221,7 @@ def read_raw_panel(folder: str | Path) -> RawPanel:
     """
     root, problems = Path(folder), list[Defect]()
     if not root.is_dir():
-        raise InputError(f"a panel is a folder, got {root}; see the panel layout", code="NO_FOLDER", field="folder",
+        raise InputError(f"a panel is a folder, got {root}; give the path of an existing one", code="NO_FOLDER", field="folder",
                          value=str(root))
     found = _find_tables(root, problems.append)
     tables = {name: t for name, path in found.items() if (t := read_table(path, problems.append)) is not None}

@@ -201,7 +201,8 @@ def _data_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _engine_note() -> list[str]:
     """What computed HRP and ERC, where it was not numpy."""
-    return [] if engine() == NUMPY else [f"HRP and ERC were computed by the {engine()} engine; weights agree within 1e-12"]
+    return [] if engine() == NUMPY else [f"HRP, ERC and unshrunk covariances were computed by the {engine()} engine; weights "
+                                         "agree within 1e-12"]
 
 
 def _code_text(code: Mapping[str, Any]) -> str:
