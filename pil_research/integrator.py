@@ -25,7 +25,7 @@ from .config import PILConfig
 from .estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, History, estimate
 from .estimators.regime import check_regime
 from .labels import Made, decision_from_dict, live_decision, routed_orders, vehicle_alarms, vehicles_in
-from .market import Market, complete_instruments
+from .market import Cells, Market, complete_instruments
 from .passport import Passport
 from .reading import (LEAST_EQUITY, Names, current_targets, input_alarms, killed_symbols, kills_in_force,
                                   observe_sleeves, promotion_days, read_exposures, read_quotes, restriction_codes, watch_alarms)
@@ -80,7 +80,7 @@ class PortfolioIntegrator:
         self._bases: BaseWeights | None = None
         self._routing: tuple[Market, int, VehicleBook] | None = None
         self._symbol_names, self._sleeve_names = Names((), "symbol"), Names((), "sleeve")
-        self._market: tuple[Any, tuple[str, ...], Market] | None = None
+        self._market: tuple[Any, tuple[str, ...], Cells, Market] | None = None
         if state is not None:
             _restore(self, state)
 
@@ -155,9 +155,9 @@ def build_target_book(self: PortfolioIntegrator, snapshot: Snapshot) -> Decision
 
 
 def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Decision:
-    if snapshot is not self.vouched:
+    trusted, self.vouched = snapshot is self.vouched, None
+    if not trusted:
         check_snapshot(snapshot)
-    self.vouched = None
     day = snapshot.session.date().isoformat()
     if day < self._last_session:
         raise InputError(f"session {snapshot.session.date()} is before the last one decided ({self._last_session})",
@@ -166,7 +166,7 @@ def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Deci
     ids = tuple(s.id for s in snapshot.sleeves or ())
     absent = snapshot.sleeves is None or (not ids and not snapshot.sleeves_confirmed)
     history = _history_of(self, snapshot, self._ids if absent else sorted({*ids, *_alive(self)}))
-    got, arrays = _gather(self, snapshot, history, absent, kills)
+    got, arrays = _gather(self, snapshot, history, absent, kills, trusted)
     if name == self._last_id:
         return _first_answer(self, got.hash)
     decision, after = step(self._params, arrays, got.inputs)
@@ -265,12 +265,13 @@ def _estimator_of(self: PortfolioIntegrator, history: History) -> tuple[Estimato
     return self._estimator, self._bases
 
 # %% ../nbs/21_integrator.ipynb #b675490b
-def _market_of(self: PortfolioIntegrator, snapshot: Snapshot, symbols: tuple[str, ...]) -> Market:
-    kept = self._market
-    if kept is None or kept[0] is not snapshot.instruments or kept[1] != symbols:
-        market = Market.from_frame(snapshot.instruments, symbols, self.config.turnover.impact)
-        self._market = kept = (snapshot.instruments, symbols, market)
-    return kept[2]
+def _market_of(self: PortfolioIntegrator, snapshot: Snapshot, symbols: tuple[str, ...], trusted: bool) -> Market:
+    """Instruments as arrays, made once; nobody changes those of a live session in place."""
+    kept, given = self._market, snapshot.instruments
+    if kept is None or kept[1] != symbols or not (kept[0] is given if trusted else kept[2].still(given)):
+        market = Market.from_frame(given, symbols, self.config.turnover.impact)
+        self._market = kept = (given, symbols, Cells(None if trusted else given), market)
+    return kept[3]
 
 
 def _clusters_of(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, est: Estimates) -> Ints:
@@ -316,8 +317,8 @@ def _place(history: History, day: date | str) -> int:
     return int(history.dates.searchsorted(np.datetime64(day)))
 
 
-def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool,
-            kills: Kills) -> tuple[_Gathered, StepState]:
+def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool, kills: Kills,
+            trusted: bool) -> tuple[_Gathered, StepState]:
     """Everything `step` needs, from the snapshot and the history."""
     row = _place(history, snapshot.session.date()) - 1
     if row < 1:
@@ -325,7 +326,7 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
                          field="asset_returns", value=row + 1, limit=2)
     symbols, ids = history.symbols, history.sleeve_ids
     estimator, bases = _estimator_of(self, history)
-    est, market = estimate(estimator, row), _market_of(self, snapshot, symbols)
+    est, market = estimate(estimator, row), _market_of(self, snapshot, symbols, trusted)
     equity = float("nan") if snapshot.equity is None else float(snapshot.equity)
     equity = 0.0 if 0.0 < equity < LEAST_EQUITY else equity
     start = 1.0 if equity <= 0.0 else equity

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,6 +242,17 @@ class LiveDecision(Decision):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return decision_from_dict, (self.to_dict(),)
+
+    def __copy__(self) -> LiveDecision:
+        out: LiveDecision = object.__new__(type(self))
+        out.__dict__.update(self.__dict__)
+        return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LiveDecision:
+        """With tables of its own, made when read; the numbers below them nobody writes to."""
+        own, out = self.__dict__, object.__new__(type(self))
+        out.__dict__.update({n: v for n, v in own.items() if n not in _LABELS} if "_made" in own else deepcopy(own, memo))
+        return out
 
 
 def live_decision(snapshot: Snapshot, name: str, config_fingerprint: str, input_hash: str, made: Made) -> LiveDecision:

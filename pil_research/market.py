@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'CLASS_COSTS', 'OTHER_CLASS_COSTS', 'KINDS', 'INSTRUMENT_COLUMNS', 'POSITIVE',
-           'NON_NEGATIVE', 'class_cost', 'complete_instruments', 'as_flags', 'Market']
+           'NON_NEGATIVE', 'class_cost', 'complete_instruments', 'as_flags', 'Market', 'Cells']
 
 # %% ../nbs/20a_market.ipynb #2701b938
 CLASS_COSTS: Mapping[str, tuple[float, float, float]] = {  # class -> half spread, fee, impact without ADV; bps one way
@@ -216,3 +216,14 @@ def _check_primary(table: pd.DataFrame, primary: Ints, symbols: Sequence[str]) -
         raise InputError(f"primary of {symbols[i]} must be a symbol that is its own primary, got "
                          f"{table['primary'].iloc[i]!r}; add it to the universe", code="BAD_PRIMARY",
                          field="instruments.primary", subject=str(symbols[i]), value=table["primary"].iloc[i])
+
+# %% ../nbs/20a_market.ipynb #26cefbce
+class Cells:
+    """A table as it was, to tell later whether it is the same object with the same cells."""
+
+    def __init__(self, table: pd.DataFrame | None) -> None:
+        self._table, self._before = table, None if table is None else table.copy()
+
+    def still(self, table: object) -> bool:
+        """Whether `table` is that very object and nobody changed it."""
+        return table is self._table and (self._table is None or self._before is None or self._table.equals(self._before))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import pickle
 import shutil
@@ -201,9 +202,9 @@ def test_weights_of_sleeves_come_back_however_they_are_labelled(shape: str) -> N
     assert len(named) == arrays and named <= set(fetched)
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [0, 1, 2])
 def test_rows_of_a_history_come_back(n: int) -> None:
-    """A row of one sleeve, of several, and of more than fit into one array."""
+    """A row of no sleeve, of one, of several, and of more than fit into one array."""
     rng, ids = np.random.default_rng(7), [f"s{i}" for i in range(n)]
     for names in (NAMES, WIDE):
         m = len(names)
@@ -218,7 +219,7 @@ def test_rows_of_a_history_come_back(n: int) -> None:
             archive.stored(record)
             assert Reader(stored.__getitem__).snapshot(record).asset_returns.digest == h.digest
             row = rng.standard_normal((n, m))
-            row[0] = np.nan if day == 4 else row[0]  # not published
+            row[:1] = np.nan if day == 4 else row[:1]  # not published
             h.append(np.datetime64(DAYS[day].date()), rng.standard_normal(m), row, rng.standard_normal(n) if day == 3 else None)
 
 
@@ -332,6 +333,59 @@ def test_a_decision_is_stored_as_its_plain_values_would_be(tmp_path: Path) -> No
         assert parse(canonical(whole)) == parse(canonical(d.to_dict()))
         again = pickle.loads(pickle.dumps(d))  # noqa: S301 (our own bytes)
         assert (again.status, again.seq, again.to_dict()) == (d.status, d.seq, d.to_dict())
+
+
+def test_a_book_without_sleeves_for_a_week_replays(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "store" / "book.db", frames=True)
+    desk.run(ROW, ROW)
+    for row in range(ROW + 1, ROW + 7):
+        desk.fill(desk.session.on_slot(desk.snapshot(row, sleeves=(), sleeves_confirmed=True)))
+    desk.restart()
+    assert float(np.abs(desk.positions).sum()) == 0.0 and replay(desk.store).ok
+
+
+def test_a_copied_answer_is_the_same_answer(tmp_path: Path) -> None:
+    d = Desk(tmp_path / "store" / "book.db").run(ROW, ROW + 1)
+    read = d.exposures
+    for twin in (copy.copy(d), copy.deepcopy(d)):
+        assert type(twin) is type(d) and twin.to_dict() == d.to_dict() and (twin.status, twin.seq) == (d.status, d.seq)
+        assert twin.explain("S00").total == d.explain("S00").total
+        pd.testing.assert_series_equal(twin.exposures, read)
+    changed = copy.deepcopy(replace(d, equity=1.0))
+    assert changed.equity == 1.0 and changed.exposures.equals(read)
+
+
+def test_a_question_of_an_older_version_asked_again_is_no_other_question(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "book.db"
+    path.parent.mkdir(mode=0o700)
+    shutil.copy(FOLDER / "store_v2.sqlite", path)
+    desk = Desk(path)
+    again = desk.session.on_slot(desk.snapshot(ROW + 3))
+    assert codes(again)[-1] == "DUPLICATE" and "an earlier version" in again.reasons[-1].message
+
+
+def test_a_table_of_instruments_changed_in_place_counts(tmp_path: Path) -> None:
+    costs = []
+    for name, changed in (("a", False), ("b", True)):
+        desk, info = Desk(tmp_path / name / "book.db", frames=True), INFO.copy()
+        desk.fill(desk.session.on_slot(desk.snapshot(ROW, instruments=info)))
+        if changed:
+            info.loc["S03", "half_spread_bps"] = 400.0
+        d = desk.session.on_slot(desk.snapshot(ROW + 1, instruments=info))
+        alone = PortfolioIntegrator(DAILY)
+        alone.build_target_book(desk.snapshot(ROW, instruments=(own := INFO.copy())))
+        own["half_spread_bps"] = info["half_spread_bps"]
+        told = alone.build_target_book(desk.snapshot(ROW + 1, instruments=own))
+        costs.append((d.numbers["trade_cost"], told.numbers["trade_cost"]))
+        assert replay(desk.store).ok
+    assert costs[0][0] != costs[1][0] and costs[0][1] != costs[1][1]
+
+
+def test_an_infinite_cell_of_instruments_is_held(tmp_path: Path) -> None:
+    desk, info = Desk(tmp_path / "store" / "book.db", frames=True), INFO.copy()
+    info["note"] = pd.Series([np.inf, None, *"abcdef"], index=NAMES, dtype=object)
+    d = desk.session.on_slot(desk.snapshot(ROW, instruments=info))
+    assert d.status == "hold" and [r.value for r in d.reasons if r.code.value == "INPUT_REFUSED"] == ["NON_FINITE"]
 
 
 def test_a_table_that_was_replaced_is_the_one_that_is_checked_and_stored(tmp_path: Path) -> None:

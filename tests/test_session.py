@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from desk import DAILY, DAYS, FOUR, NAMES, Desk, adds, codes, gross, history
+from desk import DAILY, DAYS, FOUR, LIMITS, NAMES, Desk, adds, codes, gross, history
 
 from pil_research.integrator import PortfolioIntegrator, decision_from_dict
 from pil_research.live import LiveSession, StateStore, replay
@@ -665,3 +665,16 @@ def test_a_killed_account_ends_like_one_that_lived(tmp_path: Path) -> None:
 def test_a_year_at_four_slots_killed_all_the_time(tmp_path: Path) -> None:
     """About 1,000 decisions."""
     assert killed_run(tmp_path, FOUR, ROW + 252, 2.5, seed=9) >= 10
+
+
+def test_two_sessions_on_one_store_do_not_fork_the_book(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "store" / "book.db", frames=True)
+    desk.run(ROW, ROW + 1)
+    late = LiveSession(desk.store, PortfolioIntegrator(DAILY), desk.calendar, limits=LIMITS)
+    desk.run(ROW + 2, ROW + 2)
+    for call in (lambda: late.on_slot(desk.snapshot(ROW + 3)), lambda: late.acknowledge(who="desk", why="looked")):
+        with pytest.raises(StateError) as no:
+            call()
+        assert no.value.code == "LOST_UPDATE"
+    assert desk.session.on_slot(desk.snapshot(ROW + 3)).status == "ok" and desk.session.state.seq == desk.store.seq == 4
+    assert replay(desk.store).ok

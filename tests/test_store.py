@@ -337,6 +337,61 @@ def test_a_careful_edit_is_still_damage(path: Path, sql: str) -> None:
     assert refused(lambda: StateStore(path)) == "CORRUPT"
 
 
+@pytest.mark.parametrize("sql", ["UPDATE blobs SET data = CAST(data AS TEXT) WHERE hash = (SELECT min(hash) FROM blobs)",
+                                 "UPDATE journal SET payload = CAST(payload AS TEXT) WHERE seq = 2",
+                                 "UPDATE journal SET payload_hash = CAST(payload_hash AS BLOB) WHERE seq = 6",
+                                 "UPDATE journal SET slot = CAST(slot AS BLOB) WHERE seq = 1",
+                                 "UPDATE journal SET epoch = 'one' WHERE seq = 6"])
+def test_a_value_of_another_type_is_damage(path: Path, sql: str) -> None:
+    """One flipped bit of a record's header makes text of bytes."""
+    make_store(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        guards = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        off, on = (f"DROP TRIGGER {name};" for name, _ in guards), (f"{text};" for _, text in guards)
+        db.executescript("".join((*off, f"{sql};", *on)))
+        db.commit()
+
+    def read_all() -> None:
+        with StateStore(path) as store:
+            digests = [d for (d,) in store._db.execute("SELECT hash FROM blobs")]
+            for digest in digests:
+                store.blob(digest)
+            list(store.rows())
+            store.verify()
+
+    assert refused(read_all) == "CORRUPT"
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_copy_without_wal_survives_a_kill(path: Path, tmp_path: Path, stuck: bool) -> None:
+    """As `VACUUM INTO` makes it; `stuck`: killed by a program that left it so."""
+    make_store(path)
+    twin = tmp_path / "twin" / "book.db"
+    twin.parent.mkdir(mode=0o700)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"VACUUM INTO '{twin}'")
+    twin.chmod(0o600)
+
+    def half(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA cache_size=1")
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO blobs VALUES (?, ?)", [(f"{i:064d}", os.urandom(5000)) for i in range(200)])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            half(sqlite3.connect(twin, isolation_level=None) if stuck else StateStore(twin)._db)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert twin.with_name("book.db-journal").exists() is stuck
+    with StateStore(twin) as store:
+        assert store.seq == 6
+        commit(store, 7)
+        assert store._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
 def test_a_restored_backup_is_noticed(path: Path, tmp_path: Path) -> None:
     make_store(path, 3)
     backup = path.read_bytes()

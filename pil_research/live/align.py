@@ -15,6 +15,7 @@ import pandas as pd
 from ..border import check_snapshot, history_from_frames
 from ..estimate import History
 from .archive import Reader, _Shelf, table_record
+from ..market import Cells
 from ..stages.sleeves import HELD, LIVE, QUARANTINED
 from ..types import BookState, InputError, Sleeve, Snapshot
 
@@ -51,7 +52,7 @@ class Aligner:
 
     def __init__(self) -> None:
         self._kept: History | None = None
-        self._table: tuple[Any, Any] = (None, None)
+        self._table: tuple[Cells, Any] = (Cells(None), None)
 
     def align(self, s: Snapshot, state: BookState) -> Snapshot:
         """The snapshot with a history, checked.
@@ -63,8 +64,8 @@ class Aligner:
         """
         check_snapshot(s)
         history = s.asset_returns if isinstance(s.asset_returns, History) else self._from_frames(s, state)
-        if self._table[0] is not s.instruments:
-            self._table = (s.instruments, _storable(s.instruments))
+        if not self._table[0].still(s.instruments):
+            self._table = (Cells(s.instruments), _storable(s.instruments))
         bare = None if s.sleeves is None else tuple(
             x if x.history is None and x.returns is None else replace(x, history=None, returns=None) for x in s.sleeves)
         return replace(s, asset_returns=history, sleeves=bare, instruments=self._table[1])

@@ -81,6 +81,9 @@ class _Shelf:
 
 # %% ../../nbs/30c_archive.ipynb #147d3169
 def _plain_cell(v: Any) -> Any:
+    if isinstance(v, (float, np.floating)) and np.isinf(v):
+        raise InputError(f"a cell of instruments must be finite, text or empty, got {v}; leave unknown ones empty",
+                         code="NON_FINITE", field="instruments", value=str(v), limit="finite")
     if v is None or v is pd.NA or v is pd.NaT or (isinstance(v, (float, np.floating)) and np.isnan(v)):
         return None
     if isinstance(v, (bool, np.bool_)):
@@ -361,8 +364,11 @@ def _written(self: Reader, x: Any, kind: Any) -> NDArray[Any]:
 
 def _grown(self: Reader, history: History | None, block: Mapping[str, Any]) -> History:
     stored, returns = block["targets"], self.array(block["returns"])
-    parts = [self.array(t) for t in stored] if isinstance(stored, list) else []  # of one session: a row each, or all
-    targets = self.array(stored) if not parts else parts[0][None] if parts[0].ndim == 2 else np.stack(parts)[None]
+    if isinstance(stored, list):  # of one session: a row each, all in one, or no sleeve
+        parts = [self.array(t) for t in stored] or [np.empty((0, returns.shape[-1]))]
+        targets = parts[0][None] if parts[0].ndim == 2 else np.stack(parts)[None]
+    else:
+        targets = self.array(stored)
     rows = np.where(_written(self, block["published"], np.bool_)[..., None], targets, np.nan)
     dates = _written(self, block["dates"], "datetime64[D]")
     given = np.full(rows.shape[:2], np.nan) if block["given"] is None else self.array(block["given"])

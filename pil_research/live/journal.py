@@ -69,7 +69,9 @@ def squeeze(text: bytes) -> bytes:
     return zlib.compress(text, 1) if len(text) > _COMPRESS_ABOVE else text
 
 
-def unsqueeze(data: bytes) -> bytes:
+def unsqueeze(data: object) -> bytes:
+    if not isinstance(data, bytes):
+        raise damage("a stored payload is no longer of its type")
     if data[:1] == b"{":
         return data
     try:
@@ -140,6 +142,8 @@ def check_links(db: sqlite3.Connection) -> tuple[int, str]:
     for seq, epoch, kind, name, session, slot, payload_hash, link, seal in db.execute(
             f"SELECT {_COLUMNS} FROM journal ORDER BY seq"):  # noqa: S608 (fixed names)
         n += 1
+        if not (type(top) is type(epoch) is int and all(type(x) is str for x in (kind, name, session, slot, payload_hash))):
+            raise damage(f"a field of journal row {n} holds a value of the wrong type", subject=str(seq))
         head = link_hash(head, n, (kind, name, session, slot), payload_hash)
         if (seq, link, seal) != (n, head, seal_hash(head, epoch)) or not last <= epoch <= top:
             raise damage(f"journal row {n} does not follow from the one before", subject=str(seq))

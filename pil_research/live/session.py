@@ -57,7 +57,7 @@ class LiveSession:
         self.store, self.limits = store, SessionLimits() if limits is None else limits
         self.calendar = SlotCalendar(config=integrator.config.schedule) if calendar is None else calendar
         self.kill_file, self._aligner = kill_file, Aligner()
-        self._at = load_session(store, integrator)
+        self._at, self._row = load_session(store, integrator), store.seq
         self._archive, self._config = Archive(self._at.tail), canonical(integrator.config.to_dict())
 
     @property
@@ -203,6 +203,7 @@ def _commit(self: LiveSession, name: str, built: _Built, reasons: tuple[Reason, 
         self._archive.dropped()
         raise
     self._archive.stored(p.record)
+    self._row = row.seq
     expected = None if s.prices is None else expected_positions(s.positions, d.orders)
     self._at = Loaded(after, state, memory, p.record["history"], expected, p.universe)
     return slot_decision(d, status, reasons, row.seq)
@@ -235,7 +236,7 @@ def _note(self: LiveSession, kind: str, name: str, s: Snapshot, d: Decision, sta
     payload = {"decision": d.to_dict(), "status": status, "reasons": [r.to_dict() for r in reasons]}
     row = self.store.commit(Entry(kind, name, s.session.date().isoformat(), str(s.slot), payload),
                             {"book": book_values(self._at.state), "memory": asdict(memory)})
-    self._at = self._at._replace(memory=memory, expected=None if d.orders else self._at.expected)
+    self._at, self._row = self._at._replace(memory=memory, expected=None if d.orders else self._at.expected), row.seq
     return slot_decision(d, status, reasons, row.seq)
 
 # %% ../../nbs/32_session.ipynb #24007ea7
@@ -274,8 +275,10 @@ def _again(self: LiveSession, row: Row, given: Snapshot, kills: Kills) -> SlotDe
     except Exception:  # noqa: BLE001 (inputs that cannot be read are other inputs)
         same = False
     self._archive.dropped()
-    code = ReasonCode.DUPLICATE if same else ReasonCode.INPUT_CHANGED
-    again = Reason(code=code, subject=row.decision_id, message="this decision was made; the first answer stands")
+    old = row.payload.get("format", 1) != FORMAT  # its inputs were written down in another form
+    code = ReasonCode.DUPLICATE if same or old else ReasonCode.INPUT_CHANGED
+    again = Reason(code=code, subject=row.decision_id, message="this decision was made; the first answer stands"
+                   + ("; by an earlier version, so the inputs were not compared" if old else ""))
     return _stored_answer(self.store, row, again)
 
 
@@ -327,7 +330,15 @@ def _kill_name(self: LiveSession, s: Snapshot, orders: tuple[Order, ...]) -> str
     return f"{sha(text.encode())[:16]}:kill"
 
 
+def _need_own_row(self: LiveSession) -> None:
+    """Nobody else wrote through this store since: what this session remembers would undo it."""
+    if self.store.seq != self._row:
+        raise StateError(f"the store is at row {self.store.seq}, this session at {self._row}: somebody else wrote through it; "
+                         "make a new session", code="LOST_UPDATE", field="seq", value=self._row, limit=self.store.seq)
+
+
 def _decide(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp] | None, kills: Kills) -> SlotDecision:
+    _need_own_row(self)
     slot = need_slot(self, given)
     name = decision_id(given.session, slot.name, self._at.state.config_fingerprint)
     row = self.store.find(name)
@@ -344,9 +355,11 @@ def _decide(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp
 
 
 def _acknowledge(self: LiveSession, who: str, why: str) -> Row:
+    _need_own_row(self)
     old = self.memory
     row, memory = acknowledge(self.store, who=who, why=why,
                               state={"book": book_values(self._at.state), "memory": asdict(old)})
     self._at = self._at._replace(memory=memory, expected=None if old.breaks else self._at.expected,
                                  universe=() if old.universe else self._at.universe)
+    self._row = row.seq
     return row

@@ -204,6 +204,8 @@ def _first_look(path: Path, head_file: Path, readonly: bool) -> tuple[int, str]:
         with path.open("rb") as f:
             if f.read(16) != b"SQLite format 3\x00":
                 raise damage("it does not begin like a database")
+        if not readonly and path.with_name(path.name + "-journal").exists():  # a copy without WAL, and a crash
+            _roll_back(path)
         with contextlib.closing(_connect(path, write=False)) as db:
             return check_all(db, head_file)
     except sqlite3.Error as e:
@@ -220,8 +222,15 @@ def _first_look(path: Path, head_file: Path, readonly: bool) -> tuple[int, str]:
     raise StateError(f"{trouble}; it was moved to {to.name}", code="CORRUPT", field="store", value=to.name) from trouble
 
 
+def _roll_back(path: Path) -> None:
+    """Let the database undo what a crash left half written; a look may not write."""
+    with contextlib.closing(_connect(path, write=True)) as db:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
 def _next_epoch(db: sqlite3.Connection) -> int:
     """Take the next epoch: from now on every earlier writer is refused."""
+    db.execute("PRAGMA journal_mode=WAL")  # a copy made by VACUUM INTO has lost it
     db.execute("BEGIN IMMEDIATE")
     if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
         db.execute(f"PRAGMA user_version={SCHEMA}")
@@ -315,7 +324,7 @@ def _stored_state(self: _Reader) -> Mapping[str, Any] | None:
 
 def _blob(self: _Reader, digest: str) -> bytes:
     got = _ask(self, "SELECT data FROM blobs WHERE hash = ?", (digest,))
-    if not got or sha(got[0][0]) != digest:
+    if not got or not isinstance(got[0][0], bytes) or sha(got[0][0]) != digest:
         raise damage(f"archived input {digest[:12]} is {'changed' if got else 'not there'}", subject=digest)
     return bytes(got[0][0])
 
