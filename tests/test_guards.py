@@ -160,6 +160,8 @@ def test_checks_page_and_ledger(panel: Panel, result: GuardResult, tmp_path: Pat
     assert {c["status"] for c in checks} <= {"pass", "fail", "inconclusive"} and all("informative" in c["source"] for c in checks)
     out = write_guards_run(result, panel_facts(panel), tmp_path / "run", run_id="20260302T203000Z-3f9c1a")
     assert out["verdict"]["action"] == "none" and "No gate" in out["verdict"]["headline"]
+    told = f"DSR of the base {result.levels['dsr'][BASE]:.2f} at lag 0 after {result.n_trials} trials (no gate; the gate is on "
+    assert told in out["verdict"]["headline"]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert len(page) < 500_000 and "Not run" in page and 'id="effects-' in page and "before Kelly" in page
 

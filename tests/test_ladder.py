@@ -152,6 +152,10 @@ def test_json_and_text_views(result: LadderResult) -> None:
                         "data": {"name": "x", "test_n_obs": 900, "test_start": "a", "test_end": "b"}})
     assert all(r in text for r in result.rungs.index)
     assert all(len(x) <= 100 for x in text.split("\n")[1:])
+    low = {**tables, "rungs": {"HRP": {**tables["rungs"]["HRP"], "net_sharpe_lag0": -0.85, "low": -0.23}}}
+    row = ladder_text({"verdict": {"word": "FAIL", "headline": "", "action": ""}, "tables": low,
+                       "data": {"name": "x", "test_n_obs": 9, "test_start": "a", "test_end": "b"}}).split("\n")[3]
+    assert row.split()[1] == "−0.85" and "[−0.23, " in row and "-" not in row
 
 
 def test_signed() -> None:

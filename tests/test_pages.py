@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from browser import BROWSER, Tab, opened
 from fake_runs import passing_runs
@@ -20,7 +21,18 @@ from pil_research.research.explain import explain_book
 from pil_research.research.explain_page import write_explain_run
 from pil_research.research.index import build_index
 from pil_research.research.ladder_result import panel_facts
-from pil_research.research.page import COLOURS, number, page_html, relation, text
+from pil_research.research.page import (
+    COLOURS,
+    facts_html,
+    figure_html,
+    number,
+    page_html,
+    relation,
+    table_html,
+    text,
+    verdict_html,
+)
+from pil_research.research.stress_page import EVENT
 from pil_research.research.synthetic_panel import synthetic_panel
 
 needs_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium or Chrome is installed")
@@ -115,6 +127,19 @@ def test_links_are_underlined_and_focus_is_seen() -> None:
     assert ":focus-visible{outline:3px" in page and "text-decoration:none" not in page
 
 
+def test_a_picture_says_how_wide_it_was_drawn_and_scrolls_by_itself() -> None:
+    out = figure_html('<svg class="plot" viewBox="0 0 820.8 180"></svg>', "read <this>")
+    assert out == ('<figure><div class="scroll" style="--w:821px"><svg class="plot" viewBox="0 0 820.8 180"></svg></div>'
+                   "<figcaption>read &lt;this&gt;</figcaption></figure>")
+    assert figure_html("<svg></svg>", "x").startswith('<figure><div class="scroll"><svg>')
+
+
+def test_every_caption_has_the_part_that_stays_in_view(pages: list[Path]) -> None:
+    for page in pages:
+        words = page.read_text(encoding="utf-8")
+        assert words.count("<caption") == words.count("<caption><span>") == words.count("</span></caption>"), page
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     with opened(tmp_path_factory.mktemp("browser")) as page:
@@ -141,6 +166,20 @@ e => getComputedStyle(e).breakAfter !== 'avoid').length"""
 DARK_TEXT = """[...document.querySelectorAll('h1, h2, p, td, th, caption, figcaption, summary, svg.plot text')].filter(e => {
 const s = getComputedStyle(e); return Math.max(...(e.closest('svg') ? s.fill : s.color).match(/[0-9.]+/g).slice(0, 3)) < 110})
 .map(e => e.textContent.slice(0, 40))"""
+# what a reader of a phone cannot read: captions cut off, pictures shrunk, facts squeezed, a page wider than its screen
+CUT_CAPTIONS = """[...document.querySelectorAll('caption span')].filter(e => e.checkVisibility()).filter(e => {
+const r = e.getBoundingClientRect(); return r.left < -0.5 || r.right > document.documentElement.clientWidth + 0.5})
+.map(e => e.textContent.slice(0, 40))"""
+SHRUNK = """[...document.querySelectorAll('svg.plot')].filter(e => e.checkVisibility() && e.viewBox.baseVal.width)
+.map(e => e.getBoundingClientRect().width / e.viewBox.baseVal.width).filter(x => x < 0.84)"""
+SQUEEZED = """[...document.querySelectorAll('table.facts td')].filter(e => e.checkVisibility()).filter(e => {
+const at = document.createRange(), words = [...e.textContent.matchAll(/\\w{2,16}/g)].filter(w => e.firstChild);
+const broken = words.filter(w => { at.setStart(e.firstChild, w.index); at.setEnd(e.firstChild, w.index + w[0].length);
+return !/[0-9a-f]{16}/.test(w[0]) && at.getClientRects().length > 1});
+return broken.length || e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5})
+.map(e => e.textContent.slice(0, 40))"""
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+SLID = "document.querySelectorAll('.scroll').forEach(e => { e.scrollLeft = 10000 })"
 A4 = 703  # CSS pixels between margins of 12 mm
 
 
@@ -154,8 +193,8 @@ def test_the_first_screen_holds_title_verdict_table_and_picture(tab: Tab, pages:
 
 @needs_browser
 @pytest.mark.slow
-def test_on_paper_nothing_is_cut_off_folded_or_alone(tab: Tab, pages: list[Path]) -> None:
-    for page in pages:
+def test_on_paper_nothing_is_cut_off_folded_or_alone(tab: Tab, pages: list[Path], broad: Path) -> None:
+    for page in (broad, *pages):
         shown(tab, page, width=A4, height=1030, media="print", scheme="dark")
         assert tab.value(TOO_WIDE) == [] and tab.value(FOLDED) == tab.value(ALONE) == 0, page
         assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"  # no dark paper
@@ -163,6 +202,40 @@ def test_on_paper_nothing_is_cut_off_folded_or_alone(tab: Tab, pages: list[Path]
         assert tab.value(splits) == 0
         paper: dict[str, Any] = tab.send("Page.printToPDF")
         assert len(paper["data"]) > 10_000
+
+
+@pytest.fixture(scope="module")
+def broad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of what is widest: the table of stress events, facts of long names, a picture 821 points wide, a long word."""
+    same = dict.fromkeys(("loss_off", "loss_on", "max_dd", "worst_day", "dd_limit"), 0.1234)
+    event = {**same, "from": "2011-04-29", "sessions": 251, "kind": "path", "dd_ok": True, "cut_ok": False, "least_m": 0.2,
+             "tier": "THROTTLE", "gross_before": 2.051, "gross_after": 1.843, "gross_off": 2.124, "days_to_floor": 112,
+             "L_before": 2.51, "L_after": 1.84}
+    table = table_html(pd.DataFrame([event], ["2011 precious metals, invested"]), EVENT, corner="1/N-risk",
+                       caption="What it says. " * 20, css="wide")
+    facts = facts_html({"Times an operator re-armed it after a 15 % drawdown (lag 0, 1×)": "1,234",
+                        "Data hash": "sha256:" + 64 * "0"})
+    drawn = figure_html('<svg class="plot" role="img" aria-label="y" viewBox="0 0 820.8 180"></svg>', "It rises. " * 30)
+    out = tmp_path_factory.mktemp("broad") / "broad.html"
+    out.write_text(page_html("Broad", verdict_html("INDIFFERENT", "HRP against 1/N-risk. " * 6, "None.", "small"), table, facts,
+                             drawn), encoding="utf-8")
+    return out
+
+
+@needs_browser
+@pytest.mark.slow
+def test_on_a_phone_captions_pictures_and_facts_can_be_read(tab: Tab, pages: list[Path], broad: Path) -> None:
+    for page in (broad, *pages):
+        shown(tab, page, width=400, height=800)
+        for script in ("null", SLID):
+            tab.value(script)
+            assert [tab.value(x) for x in (CUT_CAPTIONS, SHRUNK, SQUEEZED)] == [[], [], []] and tab.value(SIDEWAYS) <= 0, page
+        word, headline = (tab.value(f"document.querySelector('.verdict {q}').getBoundingClientRect().{side}")
+                          for q, side in ((".word", "bottom"), (".headline", "top")))
+        assert headline >= word, page
+    shown(tab, broad)
+    assert tab.value("document.querySelector('svg.plot').getBoundingClientRect().width > 1000")
+    assert tab.value("getComputedStyle(document.querySelector('.verdict')).flexDirection") == "row"
 
 
 @needs_browser

@@ -102,6 +102,19 @@ def test_page_says_what_the_result_says(html: str, result: LadderResult) -> None
     assert "0.88 (seed 0.82)" in html and (uplift_table().map(lambda c: "seed" in c).to_numpy().sum() == 5)
 
 
+@pytest.mark.parametrize(("lead", "said"), [
+    (14.94, "HRP's Sharpe lead over 1/N-risk is gone at 14.9 times the charged cost"),
+    (0.0, "HRP has no Sharpe lead over 1/N-risk even before costs"),
+    (np.inf, "HRP's Sharpe lead over 1/N-risk survives any cost multiple up to 50")])
+@pytest.mark.parametrize(("again", "tail"), [(0.514, "; walked again at 2×, its lead is +0.01."), (np.nan, ".")])
+def test_costs_say_what_is_held_fixed(lead: float, said: str, again: float, tail: str, study: ExampleStudy,
+                                      result: LadderResult) -> None:
+    costs = result.costs.copy()
+    costs.loc["HRP", ["lead_lost_at", "sharpe_2x"]] = lead, again
+    costs.loc["1/N-risk", "sharpe_2x"] = 0.5
+    assert page.text(f"With trades held fixed, {said}{tail} HRP itself") in ladder_html(replace(result, costs=costs), study, {})
+
+
 @pytest.mark.parametrize("status", ["PASS", "FAIL", "INDIFFERENT"])
 def test_verdict_box_has_sign_word_and_class(status: str, study: ExampleStudy, result: LadderResult) -> None:
     action = "ship_hrp" if status == "PASS" else "ship_1n_risk"

@@ -16,8 +16,9 @@ from scipy.stats import norm
 from pil_research.config import PILConfig
 from pil_research.research import stress as S
 from pil_research.research.ladder_study import RUNGS
+from pil_research.research.plots import figure
 from pil_research.research.report import check_envelope
-from pil_research.research.stress_page import stress_html, write_stress_run
+from pil_research.research.stress_page import DAILY_STOP, _who, plot_drawdowns, stress_html, write_stress_run
 from pil_research.research.stress_walk import first_needed
 from pil_research.research.synthetic_panel import synthetic_panel
 from pil_research.research.walk_forward import Track, run_tracks
@@ -443,3 +444,32 @@ def test_page_and_run_folder(study, panel, tmp_path: Path) -> None:
     again = stress_html(study, checks, S.stress_verdict(study, checks), panel_facts(panel))
     assert again.count("<h1") == 1
     assert envelope["verdict"]["action"] == "none"
+
+
+@pytest.mark.parametrize(("cuts", "said"), [
+    ({"governor": 46.2, "other": 7.0, "vol target": -15.0, "allocation": -6.0, "regime": 0.4},
+     "cut by governor 46, other 7; raised by vol target 15, allocation 6"),
+    ({"regime": 3.0}, "cut by regime 3"), ({"vol target": -2.0}, "raised by vol target 2"),
+    ({"other": -0.4}, "no channel moved it by a point")])
+def test_the_caption_says_who_cut_and_who_raised(cuts: dict[str, float], said: str) -> None:
+    assert _who({**dict.fromkeys((*S.CHANNELS, "other"), 0.0), **cuts}) == said
+
+
+@pytest.mark.parametrize(("least_m", "tier", "stopped"), [(0.0, "WARN", True), (0.0, "FLATTEN", False), (0.2, "WARN", False)])
+def test_a_multiplier_of_zero_below_flatten_is_explained(study, least_m: float, tier: str, stopped: bool) -> None:
+    found = replace(study, events=study.events.assign(least_m=least_m, tier=tier))
+    checks = S.stress_checks(found)
+    assert (DAILY_STOP in stress_html(found, checks, S.stress_verdict(found, checks), {})) == stopped
+
+
+@pytest.mark.parametrize("deepest", [0.16, 0.4, 0.85])
+def test_levels_of_the_drawdown_picture_stand_apart_and_off_the_curves(study, deepest: float) -> None:
+    m = study.simulation
+    scaled = {k: v * deepest / v.max() for k, v in m.drawdowns.items()}
+    fig, ax = figure(5.8, 3.0)
+    plot_drawdowns(replace(study, simulation=replace(m, drawdowns=scaled)), "HRP", ax=ax)
+    fig.canvas.draw()
+    boxes = [t.get_window_extent() for t in ax.texts]
+    assert [t.get_text() for t in ax.texts] == ["5 %", "12 %", "15 %"]
+    assert all(b.y0 > ax.bbox.y1 and b.y1 <= fig.bbox.y1 for b in boxes)
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))

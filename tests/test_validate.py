@@ -253,9 +253,12 @@ def test_the_red_banner(tmp_path: Path, what: str) -> None:
 
 def test_moved_numbers(tmp_path: Path) -> None:
     fake_run(tmp_path, "ladder")
+    fake_run(tmp_path, "stress")
     assert index.moved_numbers(read_runs(tmp_path)).empty
+    assert "<p>First runs: nothing to compare with yet.</p>" in index.build_index(tmp_path).read_text()
     fake_run(tmp_path, "ladder", n=2)
     assert index.moved_numbers(read_runs(tmp_path)).empty
+    assert "<p>Nothing: no report has two runs that differ in a check.</p>" in index.build_index(tmp_path).read_text()
     fake_run(tmp_path, "ladder", n=3, params={"draws": 7}, data="sha256:" + "2" * 64,
              ladder__prob_hrp_better_lag0={"value": 0.5, "status": "inconclusive"}, ladder__prob_hrp_better_lag1={"value": None})
     moved = index.moved_numbers(read_runs(tmp_path)).set_index("check")

@@ -186,17 +186,18 @@ def guard_result(w: WalkForward, config: PILConfig, n_trials: int, *, guards: Se
     return GuardResult(
         config=config, effects=effects, levels=levels, lags=tuple(lags), n_trials=n_trials, split=split, split_rule=split_rule,
         status="PASS" if "costs" not in count and "earns" in count else "INDIFFERENT", returns=w.returns, start=start, end=end,
-        headline=_headline(effects, levels, n_trials, len(w.dates), start, end), n_obs=len(w.dates), n_draws=n_draws)
+        headline=_headline(effects, levels, lags[0], n_trials, len(w.dates), start, end), n_obs=len(w.dates), n_draws=n_draws)
 
 
-def _headline(effects: pd.DataFrame, levels: pd.DataFrame, n_trials: int, n_obs: int, start: str, end: str) -> str:
+def _headline(effects: pd.DataFrame, levels: pd.DataFrame, lag: int, n_trials: int, n_obs: int, start: str,
+              end: str) -> str:
     count = effects["reading"].value_counts()
     order = effects["difference"].sort_values()
     top = ", ".join(f"{name} {signed(float(order[name]))}" for name in (order.index[-1], order.index[0]))
     return (f"No gate. Of {len(effects)} guards {int(count.get('earns', 0))} are shown to earn net Sharpe at both lags, "
             f"{int(count.get('costs', 0))} to cost it, the others show no clear effect at 95 %; largest and smallest with − "
-            f"without: {top}; DSR of the base {levels['dsr'][BASE]:.2f} at {n_trials:,} trials; {n_obs:,} sessions {start} to "
-            f"{end}.")
+            f"without: {top}; DSR of the base {levels['dsr'][BASE]:.2f} at lag {lag} after {n_trials:,} trials (no gate; the "
+            f"gate is on the overfitting page); {n_obs:,} sessions {start} to {end}.")
 
 # %% ../../nbs/55_guards.ipynb #8098fd08
 def guard_checks(result: GuardResult) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from .. import __version__
 from ..approval import TIME, open_approval
 from .data_check import PAGE, data_check_html, logged_warnings, matching_record, rule_table
 from .changes import moved_checks, what_differs
-from .page import SIGNS, number, page_html, section_html, text, verdict_html
+from .page import SIGNS, caption_html, number, page_html, section_html, text, verdict_html
 from .report import SCHEMA as RUN_SCHEMA, damage_of, newest_runs, read_runs
 from .templates import TEMPLATES
 from .validation_chapter import chapter_html, pillar_rows
@@ -110,13 +110,16 @@ def _absent_row(report: str) -> str:
 def _runs_table(rows: Sequence[str], caption: str) -> str:
     head = "".join(f'<th scope="col" class="left">{h}</th>' for h in _HEADS)
     body = "".join(rows).replace("<td", '<td style="vertical-align:top"').replace("<th", '<th style="vertical-align:top"')
-    return (f'<div class="scroll"><table class="wide"><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>'
+    return (f'<div class="scroll"><table class="wide">{caption_html(caption)}<thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>")
 
 # %% ../../nbs/59e_index.ipynb #af113e3d
-def _moved_section(moved: pd.DataFrame) -> str:
+def _moved_section(moved: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> str:
     if moved.empty:
-        return section_html("What moved since the run before", "<p>Nothing: no report has two runs that differ in a check.</p>")
+        sound = [r["report"] for r in found if not r.get("damaged")]
+        twice = len(set(sound)) < len(sound)
+        said = "Nothing: no report has two runs that differ in a check." if twice else "First runs: nothing to compare with yet."
+        return section_html("What moved since the run before", f"<p>{said}</p>")
     rows = []
     for r in moved.head(40).to_dict("records"):
         status = r["is"] if r["was"] == r["is"] else f"{r['was']} → {r['is']}"
@@ -128,7 +131,7 @@ def _moved_section(moved: pd.DataFrame) -> str:
         ("Check", ' class="left"'), ("Before", ""), ("Now", ""), ("Change", ""), ("Status", ' class="left"'),
         ("What differs between the two runs", ' class="left"')))
     more = f"<p>{len(moved) - 40} more in index.json.</p>" if len(moved) > 40 else ""
-    table = ('<table class="wide"><caption>Checks that differ between the two newest runs of a report.</caption>'
+    table = (f'<table class="wide">{caption_html("Checks that differ between the two newest runs of a report.")}'
              f'<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
     return section_html("What moved since the run before", f'<div class="scroll">{table}</div>{more}')
 
@@ -195,7 +198,7 @@ def index_html(verdict: Verdict, found: Sequence[Mapping[str, Any]], root: Path,
                            "trial count."),
         section_html("Reports", _runs_table(newest, "Newest run of each report. A star: uncommitted changes in the code."),
                      _data_line(checked_data(found, root))),
-        section_html("What a reader should know", notes) if notes else "", _moved_section(moved_numbers(found)),
+        section_html("What a reader should know", notes) if notes else "", _moved_section(moved_numbers(found), found),
         section_html("Last runs", _runs_table(last, "The last 20 complete runs, newest first."), folded=True),
         chapter_html(verdict, latest, approval),
         f'<p class="small">Rebuilt after every run and by <code>pil index</code>; ages as of {text(now.strftime(TIME))}. '

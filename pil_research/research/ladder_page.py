@@ -99,11 +99,14 @@ def _value_section(result: LadderResult, study: Study) -> str:
 # %% ../../nbs/58b_ladder_page.ipynb #1dc1b583
 def _cost_section(result: LadderResult) -> str:
     c = result.costs.join(result.prob_by_cost.add_prefix("p_"))
-    lead = float(result.costs["lead_lost_at"][CHALLENGER])
-    reading = ("HRP has no lead over 1/N-risk even before costs." if lead == 0.0 else
-               "HRP's lead over 1/N-risk survives any cost multiple up to 50." if np.isinf(lead) else
-               f"HRP's lead over 1/N-risk is gone at {lead:.1f} times the charged cost.")
+    lead, sharpe = float(result.costs["lead_lost_at"][CHALLENGER]), result.costs["sharpe_2x"]
+    reading = "With trades held fixed, " + (
+        "HRP has no Sharpe lead over 1/N-risk even before costs" if lead == 0.0 else
+        "HRP's Sharpe lead over 1/N-risk survives any cost multiple up to 50" if np.isinf(lead) else
+        f"HRP's Sharpe lead over 1/N-risk is gone at {lead:.1f} times the charged cost")
+    again = float(sharpe[CHALLENGER] - sharpe[BENCHMARK])
     b = result.costs.loc[CHALLENGER]
+    reading += f"; walked again at 2×, its lead is {signed(again)}." if np.isfinite(again) else "."
     reading += (f" HRP itself earns nothing at {number(b['break_even_bps'], '.1f')} bp of traded notional; it was charged "
                 f"{number(b['charged_bps'], '.1f')} bp on average.")
     c.loc[BENCHMARK, ["p_0x", "p_1x", "p_2x"]] = np.nan
@@ -111,8 +114,9 @@ def _cost_section(result: LadderResult) -> str:
     table = table_html(c, {"sharpe_0x": ("Net Sharpe 0×", ".2f"), "sharpe_1x": ("1×", ".2f"), "sharpe_2x": ("2×", ".2f"),
                            **p, "charged_bps": ("Charged bp", ".1f"), "break_even_bps": ("Break-even bp", ".1f"),
                            "lead_lost_at": ("Lead lost at ×", ".1f")},
-                       caption="Lag 0. P: probability of being better than 1/N-risk at that cost. Break-even in basis "
-                       "points of traded notional, trades held fixed; 0: no lead before costs; ∞: never lost.")
+                       caption="Lag 0. Net Sharpe: walked again at each cost, so trades differ. P: probability of being better "
+                       "than 1/N-risk at that cost. With trades held fixed: break-even in basis points of traded notional, "
+                       "and the multiple at which the Sharpe lead is lost; 0: no lead before costs; ∞: never lost.")
     return section_html("Costs and break-even", table, intro=reading)
 
 # %% ../../nbs/58b_ladder_page.ipynb #8a826c1e

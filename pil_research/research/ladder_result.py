@@ -163,9 +163,10 @@ def ladder_text(envelope: Mapping[str, Any]) -> str:
         r = {k: float("nan") if v is None else float(v) for k, v in raw.items()}
         own = name == "1/N-risk"
         gap = "" if own else f"{signed(r['difference'])} [{signed(r['low'])}, {signed(r['high'])}]"
-        lines.append(f"{name:<14}{r['net_sharpe_lag0']:>8.2f}{r['net_sharpe_lag1']:>8.2f}{gap:>26}"
-                     f"{'' if own else format(r['prob_better'], '.2f'):>7}{100 * r['vol']:>7.1f}"
-                     f"{100 * r['max_drawdown']:>9.1f}{r['turnover']:>9.1f}{r['cost_bps']:>9.0f}")
+        numbers = (f"{r['net_sharpe_lag0']:>8.2f}{r['net_sharpe_lag1']:>8.2f}{gap:>26}"
+                   f"{'' if own else format(r['prob_better'], '.2f'):>7}{100 * r['vol']:>7.1f}"
+                   f"{100 * r['max_drawdown']:>9.1f}{r['turnover']:>9.1f}{r['cost_bps']:>9.0f}")
+        lines.append(f"{name:<14}" + numbers.replace("-", "\u2212"))
     return "\n".join([f"{verdict['word']}: {verdict['headline']}", "", *lines, "",
                       f"{data['name']}: {data['test_n_obs']} sessions {data['test_start']} to {data['test_end']}; "
                       f"action: {verdict['action']}"])

@@ -17,8 +17,8 @@ from ..types import InvariantError
 
 # %% auto #0
 __all__ = ['MINUS', 'Form', 'PANEL_FACTS', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'PRINT', 'LIMIT_BYTES', 'text', 'relation',
-           'number', 'table_html', 'facts_html', 'figure_html', 'section_html', 'data_section_html', 'verdict_html',
-           'page_html', 'check_page']
+           'number', 'caption_html', 'table_html', 'facts_html', 'figure_html', 'section_html', 'data_section_html',
+           'verdict_html', 'page_html', 'check_page']
 
 # %% ../../nbs/58a_page.ipynb #d11bff67
 MINUS = re.compile(r"(?<![\w./=\\-])-(?=\.?\d)")  # before a number, not within a word, a date or a path
@@ -54,6 +54,11 @@ def number(value: object, form: str = ".2f") -> str:
 Form = str | Callable[[Mapping[str, object]], str]
 
 
+def caption_html(caption: object) -> str:
+    """The caption of a table; its inner part stays in view while a table wider than the screen is scrolled."""
+    return f"<caption><span>{text(caption)}</span></caption>"
+
+
 def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, caption: str, corner: str = "rung",
                strong: Sequence[str] = ("HRP", "1/N-risk"), css: str = "") -> str:
     """A table of raw numbers.
@@ -79,7 +84,7 @@ def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, 
                         for key, (_, form) in columns.items())
         mark = ' class="strong"' if str(name) in strong else ""
         rows.append(f'<tr{mark}><th scope="row">{text(name)}</th>{cells}</tr>')
-    return (f'<div class="scroll"><table class="{css}"><caption>{text(caption)}</caption><thead><tr>'
+    return (f'<div class="scroll"><table class="{css}">{caption_html(caption)}<thead><tr>'
             f'<th scope="col">{text(corner)}</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
 
 
@@ -89,9 +94,17 @@ def facts_html(facts: Mapping[str, object]) -> str:
     return f'<div class="scroll"><table class="facts" aria-label="Name and value"><tbody>{rows}</tbody></table></div>'
 
 # %% ../../nbs/58a_page.ipynb #5d657fd1
+_BOX_WIDTH = re.compile(r'viewBox="\S+ \S+ ([\d.]+) ')
+
+
 def figure_html(svg: str, reading: str) -> str:
-    """An SVG element with a caption that states what to see in it."""
-    return f"<figure>{svg}<figcaption>{text(reading)}</figcaption></figure>"
+    """An SVG element with a caption that states what to see in it.
+
+    The width of its viewBox goes along as ``--w``: a narrow screen scrolls a wide picture instead of shrinking it.
+    """
+    box = _BOX_WIDTH.search(svg)
+    width = f' style="--w:{float(box[1]):.0f}px"' if box else ""
+    return f'<figure><div class="scroll"{width}>{svg}</div><figcaption>{text(reading)}</figcaption></figure>'
 
 
 def section_html(title: str, *parts: str, intro: str = "", folded: bool = False) -> str:
@@ -153,6 +166,7 @@ border-left:8px solid var(--tie);padding:10px 16px;margin-bottom:10px}
 .lead{display:grid;grid-template-columns:minmax(0,1.5fr) minmax(0,1fr);gap:18px;align-items:start}
 .pair{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:18px;align-items:start}
 @media (max-width:900px){.lead,.pair{grid-template-columns:minmax(0,1fr)}}
+@media screen and (max-width:600px){main{padding:12px 14px 32px}.verdict{flex-direction:column;gap:4px}}
 """
 PARTS = """
 .scroll{overflow-x:auto}
@@ -167,13 +181,16 @@ tr.strong th,tr.strong td{font-weight:700;background:var(--panel)}table.facts{mi
 table.wide{width:100%}table.wide td,table.wide th{padding:4px 6px}td{white-space:nowrap}
 td.left{text-align:left}table.facts td,td.long,table.described td:last-child{overflow-wrap:anywhere;white-space:normal;
 text-align:left}td.long,table.described td:last-child{min-width:26ch}
-.lead table:has(tbody tr:nth-child(17)) :is(th,td){padding-top:2px;padding-bottom:2px}
+.lead table:has(tbody tr:nth-child(17)) :is(th,td){padding-top:1px;padding-bottom:1px}
 figure{margin:0 0 8px}figcaption{color:var(--muted);font-size:12px}
 svg.plot{width:100%;height:auto;display:block}svg.plot *{stroke-linejoin:round;stroke-linecap:butt}
 svg.plot text{fill:var(--ink)}
 details{margin-top:14px;border-top:1px solid var(--grid)}summary{cursor:pointer;font-weight:600;padding:6px 0}
 .banner{max-width:none;border:2px solid var(--fail);padding:8px 12px;margin:8px 0;font-weight:600}
 .note{border-left:4px solid var(--tie);padding:2px 10px;margin:6px 0}
+@media screen{.scroll{container-type:inline-size}caption>span{display:block;position:sticky;left:0;max-width:100cqi}}
+@media screen and (max-width:900px){table.facts th[scope=row]{white-space:normal;min-width:14ch}table.facts td{min-width:12ch}
+.scroll>svg.plot{min-width:calc(var(--w,0px)*.85)}}
 """
 
 # %% ../../nbs/58a_page.ipynb #98f4efaf
@@ -184,6 +201,7 @@ main{max-width:none;padding:0}h2{margin-top:18px}.scroll{overflow:visible}
 table{font-size:8pt}caption{font-size:8pt}th,td{padding:2px 5px}
 table.wide,table.wide caption{font-size:7.5pt}table.wide td,table.wide th{padding:2px 3px}
 table.wide th[scope=row]{white-space:normal}
+table.wide:has(thead th:nth-child(14)) :is(th,td){font-size:7pt;padding:2px}
 details>*{display:block}details::details-content{content-visibility:visible;block-size:auto}
 details table,details table.wide{font-size:6.2pt}details th,details td{padding:1px 3px}table.facts td{font-size:7.5pt}
 h1,h2,summary,caption,thead,.lead-in{break-after:avoid}p{orphans:3;widows:3}

@@ -271,8 +271,8 @@ def _warnings(cells: pd.DataFrame, events: pd.DataFrame, one_day: pd.DataFrame) 
         book = {"walk": "the book of the day", "today": "today's book", "invested": "the hardest hit book"}[str(key[2])]
         out.append(f"{key[0]}, {key[1]} (from {book}): gross rose from {100 * r['gross_before']:.0f} % to "
                    f"{100 * r['gross_after']:.0f} % of equity while the drawdown reached {100 * r['max_dd']:.1f} % (without the "
-                   f"governor {100 * r['gross_off']:.0f} %). A book below its target is traded up when volatility makes the "
-                   "cost gate open, and the governor cuts the target, not that.")
+                   f"governor {100 * r['gross_off']:.0f} %). Likely cause: a book below its target is traded up when volatility "
+                   "makes the cost gate open, and the governor cuts the target, not that; not traced.")
     least = one_day["shocked"].groupby(level="scenario").median()
     out += [f"{TITLES[str(s)]}: only {100 * x:.0f} % of gross (median of the worst books) has a published or proxy move."
             for s, x in least.items() if x < 0.5 and TITLES[str(s)] not in none]

@@ -41,8 +41,8 @@ from ..stages.drawdown import governor_multiplier
 from ..types import plain
 
 # %% auto #0
-__all__ = ['EVENT', 'METHOD', 'plot_losses', 'plot_governor', 'plot_channels', 'plot_drawdowns', 'plot_correlation', 'lead_table',
-           'stress_html', 'stress_tables', 'write_stress_run']
+__all__ = ['EVENT', 'DAILY_STOP', 'METHOD', 'plot_losses', 'plot_governor', 'plot_channels', 'plot_drawdowns', 'plot_correlation',
+           'lead_table', 'stress_html', 'stress_tables', 'write_stress_run']
 
 # %% ../../nbs/58d_stress_page.ipynb #d2856b71
 def plot_losses(events: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -114,8 +114,8 @@ def plot_drawdowns(study: StressStudy, track: str, *, ax: Axes) -> Axes:
                 label=f"{variant}, governor {governor}")
     for level in (0.05, 0.12, HARD_CAP):
         ax.axvline(100.0 * level, color=MUTED, linewidth=0.9, linestyle=DASHES[5])
-        ax.annotate(f"{100 * level:.0f} %", (100.0 * level, 0.97), xycoords=("data", "axes fraction"), xytext=(-2, 0),
-                    textcoords="offset points", va="top", ha="right", fontsize=8.0, color=MUTED)
+        ax.annotate(f"{100 * level:.0f} %", (100.0 * level, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                    textcoords="offset points", va="bottom", ha="center", rotation=90, fontsize=8.0, color=MUTED)
     n = study.simulation.n_paths
     ax.set(yscale="log", ylim=(100.0 / n, 100.0), xlabel=f"largest raw drawdown within {study.simulation.horizon} sessions, %",
            ylabel="paths beyond, %")
@@ -243,6 +243,10 @@ def _event_status(r: Mapping[str, object]) -> str:
     return ("✕ gross rose" if r["kind"] == "path" else "gross rose") if not r["cut_ok"] else "✓ pass"
 
 # %% ../../nbs/58d_stress_page.ipynb #78f4d3a8
+DAILY_STOP = (" Least m × throttle 0.00 with a tier below FLATTEN: the daily stop, which empties the book for that "
+              "session and the next and sets no tier.")
+
+
 def _events_section(study: StressStudy) -> str:
     out = []
     for kind, title in (("path", "Stylised paths"), ("replay", "Replays of real days")):
@@ -253,8 +257,10 @@ def _events_section(study: StressStudy) -> str:
                 continue
             label = pd.Index([f"{e}, {s}" if kind == "path" else str(e) for e, s in mine.index])
             shown = pd.DataFrame(mine).assign(start=mine.index.get_level_values("start")).set_axis(label, axis=0)
+            stopped = ((mine["least_m"] == 0.0) & (mine["tier"] != "FLATTEN")).any()
             out.append(table_html(shown, EVENT, corner=name, strong=(), css="wide",
-                                  caption=f"{title}, {name}. Gross and L: first decision → the decision after the trough."))
+                                  caption=f"{title}, {name}. Gross and L: first decision → the decision after the trough."
+                                  + (DAILY_STOP if stopped else "")))
     intro = ("A path joins the published legs of each market (peak to trough, trough to peak, with their dates), the known "
              "worst day on its date, the rest spread evenly, and the market's own recent noise; sleeve targets stay where "
              "they were. It is appended after the book's own history and goes through the real step. Two rules: raw drawdown "
@@ -267,6 +273,15 @@ def _events_section(study: StressStudy) -> str:
     return section_html("Multi-day paths and replays", *out, intro=intro)
 
 # %% ../../nbs/58d_stress_page.ipynb #c53832f9
+def _who(row: Mapping[str, float]) -> str:
+    """Which channels cut gross and which raised it, in points, the largest first; a channel that rounds to 0 is left out."""
+    parts = []
+    for sign, word in ((1.0, "cut by"), (-1.0, "raised by")):
+        mine = sorted(((sign * row[c], c) for c in (*CHANNELS, "other") if sign * row[c] >= 0.5), reverse=True)
+        parts += [f"{word} " + ", ".join(f"{c} {x:.0f}" for x, c in mine)] if mine else []
+    return "; ".join(parts) or "no channel moved it by a point"
+
+
 def _governor_section(study: StressStudy, track: str = "HRP") -> str:
     mine = study.events.xs(track, level="track")
     invested = mine[mine.index.get_level_values("start") != "today"]
@@ -284,9 +299,8 @@ def _governor_section(study: StressStudy, track: str = "HRP") -> str:
     plot_channels(one, ax=ax)
     row = {str(k): 100.0 * v for k, v in study.shares.xs((track, *deep)).to_dict().items()}
     right = figure_html(svg(fig, "channels", f"Gross through {deep[0]} with the four channels stacked"),
-                        f"{track}, {deep[0]}: after the trough gross was down {row['total']:.0f} points of equity; "
-                        + ", ".join(f"{c} {number(row[c], '+.0f')}" for c in (*CHANNELS, "other"))
-                        + ". Below the dotted line: cuts; above: rises.")
+                        f"{track}, {deep[0]}: after the trough gross was {'down' if row['total'] >= 0.0 else 'up'} "
+                        f"{abs(row['total']):.0f} points of equity; {_who(row)}. Below the dotted line: cuts; above: rises.")
     return section_html("The governor at work", f'<div class="pair">{left}{right}</div>')
 
 # %% ../../nbs/58d_stress_page.ipynb #de2c3b68
@@ -354,8 +368,8 @@ def _correlation_section(study: StressStudy) -> str:
         "g": ("Gross %", _arrow("g0", "g1", ".0%")), "gm": ("Highest gross %", ".0%")}, corner="track", strong=(),
         caption="From today's book; limit 25 points a day (L1 of the applied sleeve weights).")
     rose = [n for n, r in rows.items() if r["gm"] > r["g0"] * 1.02]
-    note = (f"Gross rose before it fell for {' and '.join(rose)}: today's book is below its target, and higher ex-ante risk "
-            "makes the cost gate open." if rose else "")
+    note = (f"Gross rose before it fell for {' and '.join(rose)}. Likely cause: today's book is below its target, and higher "
+            "ex-ante risk makes the cost gate open; not traced." if rose else "")
     fig, ax = figure(5.8, 2.6)
     plot_correlation(study.correlation, ax=ax)
     picture = figure_html(svg(fig, "correlation", "Leverage and gross while all sleeve correlations go to 0.99"),
