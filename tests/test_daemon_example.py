@@ -210,11 +210,16 @@ def test_without_an_approval_or_beside_another_process_it_does_not_start(tmp_pat
 
 def codes_raised() -> set[str]:
     """Every code that the live path can raise: modules below research, read from the calls that make the errors."""
-    found, top = {"DUPLICATED_INDEX", "UNSORTED_INDEX"}, Path(pil_research.__file__).parent  # these two are put together
+    from pil_research.allocators.simple import FAULTS
+
+    found, top = {"DUPLICATED_INDEX", "UNSORTED_INDEX", *FAULTS[1:]}, Path(pil_research.__file__).parent  # two are put together
     for path in top.rglob("*.py"):
         if path.relative_to(top).parts[0] in ("research", "commands") or path.name in ("_modidx.py", "cli.py", "doctor.py"):
             continue
-        for call in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = [n.value for n in ast.walk(tree) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "code"]
+        found |= {x.value for v in named if isinstance(v, ast.IfExp) for x in (v.body, v.orelse) if isinstance(x, ast.Constant)}
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
             name = ast.unparse(call.func)
             given = [k.value for k in call.keywords if k.arg == "code"]
             texts = [x.value for value in given for x in ast.walk(value) if isinstance(x, ast.Constant)]

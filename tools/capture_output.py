@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             if cell.cell_type == "markdown":
                 cell.source = insert(cell.source, command, output)
         INDEX.write_text(nbformat.writes(nb, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        subprocess.run([sys.executable, ROOT / "tools" / "build_readme.py"], cwd=ROOT, check=True)  # a test compares them
     return 0
 
 

@@ -221,7 +221,7 @@ def _first_look(path: Path, head_file: Path, readonly: bool) -> tuple[int, str]:
     to = quarantine(path)
     raise StateError(f"{trouble}; it was moved to {to.name}", code="CORRUPT", field="store", value=to.name) from trouble
 
-
+# %% ../../nbs/30_store.ipynb #13d3ca40
 def _roll_back(path: Path) -> None:
     """Let the database undo what a crash left half written; a look may not write."""
     with contextlib.closing(_connect(path, write=True)) as db:
