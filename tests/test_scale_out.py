@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,37 @@ def test_a_chunk_that_always_kills_its_worker_is_named(tmp_path: Path, monkeypat
     with pytest.raises(InputError, match="a worker died") as err:
         scale_out(PANEL, TRACKS[:4], engine="joblib", workers=2, parts=2)
     assert err.value.code == "WORKER_LOST"
+
+
+class Forgetful:
+    """A cluster that loses what was sent to it, and every job that needs it, `times` times."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.sent = times, 0
+
+    def scatter(self, work: Any, **_: Any) -> Any:
+        self.sent += 1
+        return work
+
+    def submit(self, call: Any, work: Any, chunk: Any, **_: Any) -> Future[Any]:
+        job: Future[Any] = Future()
+        if self.sent <= self.times and 0 in chunk:
+            job.set_exception(CancelledError())
+        else:
+            job.set_result(call(work, chunk))
+        return job
+
+
+def test_a_panel_that_went_with_its_worker_is_sent_again() -> None:
+    work, chunks, once = _Walker(PANEL, TRACKS[:4], {}), [[0, 1], [2, 3]], Forgetful(1)
+    done = module._on_client(once, work, chunks, KeyError)
+    assert once.sent == 2 and list(done) == [0, 1]
+    for i, chunk in enumerate(chunks):
+        same(done[i], run_tracks(PANEL, [TRACKS[k] for k in chunk]))
+    always = Forgetful(1000)
+    with pytest.raises(InputError, match="a worker died") as err:
+        module._on_client(always, work, chunks, KeyError)
+    assert err.value.code == "WORKER_LOST" and always.sent == module.ATTEMPTS
 
 
 def test_an_error_in_a_chunk_is_the_error_of_the_walk(scheduler: str) -> None:

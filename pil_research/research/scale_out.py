@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import CancelledError, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from typing import Any
@@ -96,15 +96,30 @@ def _dask(work: Work, chunks: Sequence[Sequence[int]], workers: int, scheduler: 
     cluster = None if scheduler else distributed.LocalCluster(**local)
     try:
         with distributed.Client(scheduler or cluster, set_as_default=False) as client:
-            shared = client.scatter(work, broadcast=True, hash=False)
-            jobs = [client.submit(_call, shared, list(c), retries=ATTEMPTS, pure=False) for c in chunks]
-            try:
-                return dict(enumerate(client.gather(jobs)))
-            except distributed.KilledWorker as e:
-                raise _lost(chunks[0], e) from e
+            return _on_client(client, work, chunks, distributed.KilledWorker)
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def _on_client(client: Any, work: Work, chunks: Sequence[Sequence[int]], killed: type[Exception]) -> dict[int, WalkForward]:
+    """Chunks on a cluster's workers; those whose panel went with the last worker that held it are sent again, with it."""
+    done: dict[int, WalkForward] = {}
+    cause: BaseException = RuntimeError("none")
+    for _ in range(ATTEMPTS):
+        shared = client.scatter(work, broadcast=True, hash=False)
+        waiting = [i for i in range(len(chunks)) if i not in done]
+        jobs = {i: client.submit(_call, shared, list(chunks[i]), retries=ATTEMPTS, pure=False) for i in waiting}
+        for i, job in jobs.items():
+            try:
+                done[i] = job.result()
+            except killed as e:
+                raise _lost(chunks[i], e) from e
+            except CancelledError as e:
+                cause = e
+        if len(done) == len(chunks):
+            return {i: done[i] for i in range(len(chunks))}
+    raise _lost(next(c for i, c in enumerate(chunks) if i not in done), cause) from cause
 
 
 def _call(work: Work, chunk: Sequence[int]) -> WalkForward:
