@@ -82,7 +82,7 @@ def _settings(pairs: Sequence[str] | None) -> dict[str, str]:
                          field="set", value=bad[0])
     return {k: v for k, _, v in (p.partition("=") for p in pairs or ())}
 
-
+# %% ../nbs/60_cli.ipynb #a8180dfe
 def _run(args: argparse.Namespace, given: dict[str, Any]) -> int:
     import json
 
@@ -128,7 +128,7 @@ def _validate(args: argparse.Namespace) -> int:
         complain(*(f"failed: {o.report}: {o.headline}" for o in failed))
     return code if args.gate and not failed else 2 if failed or code == 2 else 0
 
-
+# %% ../nbs/60_cli.ipynb #390be241
 def _verdict(args: argparse.Namespace) -> int:
     from pil_research.research.validate import conclude
 
@@ -195,7 +195,7 @@ def _book(args: argparse.Namespace) -> int:
     say(json.dumps(decision.to_dict(), allow_nan=False) if args.json else book_text(decision))
     return 0
 
-
+# %% ../nbs/60_cli.ipynb #9a167b6c
 def _doctor(args: argparse.Namespace) -> int:
     if args.leaks:
         from pil_research.research.leaks import leaks_command
@@ -275,7 +275,7 @@ def _runs_option(parser: argparse.ArgumentParser) -> None:
 def _gate_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gate", action="store_true", help="exit code from the verdict: 0 pass, 1 fail, 2 error, 3 inconclusive")
 
-
+# %% ../nbs/60_cli.ipynb #7c0e6645
 def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("report", help="ladder, overfitting, stress, sensitivity, guards, shadow, explain, oracle or "
                         "sleeves")

@@ -77,6 +77,15 @@ def load_panel_of(data: str, seed: int) -> Any:
     return load_data({"data": data, "seed": seed})
 
 
+def _config_of(args: argparse.Namespace) -> Any:
+    from pil_research.config import PILConfig
+
+    if args.approval and args.slots:
+        raise _bad("--slots would change an approved configuration; leave it out", "slots", args.slots, "none with --approval")
+    config = PILConfig.load(args.config) if args.config else PILConfig()
+    return config.replace(**{"schedule.slots": args.slots.split(",")}) if args.slots else config
+
+# %% ../../nbs/60f_paper_command.ipynb #8ec320fa
 def read_flows(path: str | None) -> dict[str, float]:
     """Amount by session from a file of ``session,amount`` lines; lines of one session add up."""
     if path is None:
@@ -95,15 +104,6 @@ def read_flows(path: str | None) -> dict[str, float]:
         raise _bad(f"the flows cannot be read ({e}); give lines such as 2020-03-02,-250000", "flows", path,
                    "session,amount") from e
     return found
-
-
-def _config_of(args: argparse.Namespace) -> Any:
-    from pil_research.config import PILConfig
-
-    if args.approval and args.slots:
-        raise _bad("--slots would change an approved configuration; leave it out", "slots", args.slots, "none with --approval")
-    config = PILConfig.load(args.config) if args.config else PILConfig()
-    return config.replace(**{"schedule.slots": args.slots.split(",")}) if args.slots else config
 
 # %% ../../nbs/60f_paper_command.ipynb #47e397a3
 def paced(speed: float, stopped: threading.Event, clock: Callable[[], float] = time.monotonic) -> Callable[[Any], None]:
@@ -176,28 +176,6 @@ class Metrics:
             self._fills.labels(outcome).inc(line.get(outcome, 0))
 
 # %% ../../nbs/60f_paper_command.ipynb #fa4cdddb
-def _logger(args: argparse.Namespace, run: str, stack: ExitStack) -> Callable[[dict[str, Any]], None]:
-    metrics = None if args.metrics is None else Metrics(args.metrics, run)
-    file: TextIO | None = None
-    if args.log:
-        try:
-            file = stack.enter_context(open(args.log, "a", encoding="utf-8"))  # noqa: SIM115
-        except OSError as e:
-            raise _bad(f"the log {args.log} cannot be written ({e.strerror}); name another file", "log", args.log,
-                       "a file that can be written") from e
-
-    def log(line: dict[str, Any]) -> None:
-        text = json.dumps(line, allow_nan=False)
-        if file is None:
-            say(text)
-        else:
-            file.write(text + "\n")
-            file.flush()
-        if metrics is not None:
-            metrics.see(line)
-    return log
-
-
 def _acted(file: Path, given: list[str], seq: int) -> bool:
     """Whether these words have acted: noted before, and the journal has moved since. Notes them else."""
     rows: list[int] = []
@@ -231,6 +209,28 @@ def _operator(given: list[str] | None, session: Any, file: Path) -> Operator | N
         session.acknowledge(who=who, why=why)
         return None
     return Operator(who=who, why=why, re_arm=action == "re-arm", release_kills=action == "release-kills")
+
+# %% ../../nbs/60f_paper_command.ipynb #dd13a054
+def _logger(args: argparse.Namespace, run: str, stack: ExitStack) -> Callable[[dict[str, Any]], None]:
+    metrics = None if args.metrics is None else Metrics(args.metrics, run)
+    file: TextIO | None = None
+    if args.log:
+        try:
+            file = stack.enter_context(open(args.log, "a", encoding="utf-8"))  # noqa: SIM115
+        except OSError as e:
+            raise _bad(f"the log {args.log} cannot be written ({e.strerror}); name another file", "log", args.log,
+                       "a file that can be written") from e
+
+    def log(line: dict[str, Any]) -> None:
+        text = json.dumps(line, allow_nan=False)
+        if file is None:
+            say(text)
+        else:
+            file.write(text + "\n")
+            file.flush()
+        if metrics is not None:
+            metrics.see(line)
+    return log
 
 # %% ../../nbs/60f_paper_command.ipynb #c2ba97a3
 def run(args: argparse.Namespace) -> int:

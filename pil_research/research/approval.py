@@ -70,7 +70,7 @@ def _reports(verdict: Verdict) -> dict[str, dict[str, Any]]:
     keys = ("run_id", "sha256", "status", "version", "source", "git", "params")
     return {name: {k: run[k] for k in keys} for name, run in verdict.runs.items() if run["sha256"]}
 
-
+# %% ../../nbs/57a_approval.ipynb #70d2443a
 def approval_of(verdict: Verdict, *, now: datetime, days: int = DAYS) -> dict[str, Any]:
     """The sealed content for a verdict.
 

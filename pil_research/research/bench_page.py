@@ -302,7 +302,7 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
     cells = [[c.replace("|", "\\|") for c in row] for row in (head, ["---"] * len(head), *rows)]
     return [f"| {' | '.join(row)} |" for row in cells]
 
-
+# %% ../../nbs/58k_bench_page.ipynb #b46f94ec
 def write_docs(path: Path, found: Mapping[str, Any]) -> None:
     """Replace what stands between the two markers of a Markdown page.
 

@@ -65,7 +65,7 @@ def changes_line(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> st
     sets = "".join(f"; {n} checks {word}" for n, word in ((came, "are new"), (went, "are gone")) if n)
     return f"Since the run of {when}: {asked}; {'; '.join(said) + more if moved else 'no check moved'}{sets}."
 
-
+# %% ../../nbs/59f_changes.ipynb #a3218a72
 def _moment(run_id: str) -> str:
     stamp = run_id.partition("-")[0]
     if not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", stamp):

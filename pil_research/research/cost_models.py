@@ -17,6 +17,21 @@ from ..types import ConfigError, InputError
 __all__ = ['with_cost_model']
 
 # %% ../../nbs/40n_cost_models.ipynb #12e32421
+def _check_costs(schedule: pd.DataFrame, panel: Panel) -> None:
+    pairs = {"symbol": (schedule.columns, panel.returns.columns), "date": (schedule.index, panel.returns.index)}
+    for what, (labels, known) in pairs.items():
+        stray = labels.difference(known)
+        if len(stray):
+            raise ValueError(f"the {what} {stray[0]} is not in the panel")
+    if not bool((schedule.isna() | (schedule >= 0.0)).all(axis=None)):
+        raise ValueError("a cost is negative")
+
+
+def _refuse(name: str, why: str) -> ConfigError:
+    return ConfigError(f"the cost model {name!r} cannot be used: {why}; correct the package that publishes it",
+                       code="BAD_EXTENSION", field=COST_GROUP, subject=name, value=name)
+
+# %% ../../nbs/40n_cost_models.ipynb #b203d906
 def with_cost_model(panel: Panel, name: str) -> Panel:
     """The panel with the cost schedule that the published model `name` gives for it.
 
@@ -49,18 +64,3 @@ def with_cost_model(panel: Panel, name: str) -> Panel:
         raise _refuse(name, f"{type(e).__name__}: {e}") from e
     schedule = schedule.reindex(index=panel.returns.index, columns=panel.returns.columns)
     return replace(panel, cost_schedule=schedule, notes=(*panel.notes, f"Costs come from the cost model {name}."))
-
-
-def _check_costs(schedule: pd.DataFrame, panel: Panel) -> None:
-    pairs = {"symbol": (schedule.columns, panel.returns.columns), "date": (schedule.index, panel.returns.index)}
-    for what, (labels, known) in pairs.items():
-        stray = labels.difference(known)
-        if len(stray):
-            raise ValueError(f"the {what} {stray[0]} is not in the panel")
-    if not bool((schedule.isna() | (schedule >= 0.0)).all(axis=None)):
-        raise ValueError("a cost is negative")
-
-
-def _refuse(name: str, why: str) -> ConfigError:
-    return ConfigError(f"the cost model {name!r} cannot be used: {why}; correct the package that publishes it",
-                       code="BAD_EXTENSION", field=COST_GROUP, subject=name, value=name)

@@ -116,7 +116,7 @@ def _imported(source: PanelSource, folder: Path, runs: Path, say: Callable[[str]
         f"{len(made.findings)} findings")
     return goal
 
-
+# %% ../../nbs/59b1_data_check.ipynb #0d69c496
 def prepare_data(word: str, runs: str | Path, say: Callable[[str], None] = lambda line: None) -> str:
     """What the reports are to be given as `data`; writes the record of the check beside the runs.
 

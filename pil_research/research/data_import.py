@@ -53,7 +53,7 @@ def _yfinance(root: Path, start: str, end: str | None) -> SourceData:
     macro, found = macro_of(root, etfs.dates)
     return join_sources(None, etfs, macro, None, tuple(found))
 
-
+# %% ../../nbs/40l_import.ipynb #f5950267
 def _long(kind: str) -> Callable[[Path, str, str | None], SourceData]:
     return lambda root, start, end: read_sources(kind, root, start=start, end=end)
 
@@ -151,7 +151,7 @@ class Imported:
     panel: Panel
     findings: tuple[Defect, ...] = field(default=())
 
-
+# %% ../../nbs/40l_import.ipynb #598c5a6a
 def import_source(source: str, folder: str | Path, to: str | Path, *, start: str = "1990-01-01", end: str | None = None,
                   fmt: str = "parquet", sleeves: Sleeves | None = None) -> Imported:
     """Read a source and write it as a panel folder with `provenance.json`.

@@ -134,11 +134,9 @@ NOTES = (
     "Markets were chosen by the source as of today: those that died are not in it (survivorship).",
     "Costs are class medians of today's spreads and commissions plus a flat impact, all assumed; too low before 2003.",
 )
-
-
 DEFAULT_SLEEVES = ("long_reversal", "macro_tilt", "pairs", "skewness", "trend", "xs_momentum")
 
-
+# %% ../../nbs/40f_default_panel.ipynb #00da31d1
 def default_panel(markets: str | Sequence[str] = "default", start: str = "1990-01-01", end: str | None = None, *,
                   sleeves: str | Sequence[str] = "default", costs: str = "quoted") -> Panel:
     """Real futures with reference sleeves, from the installed wheel ``trendfollowing``.

@@ -53,6 +53,10 @@ def check_table(X: Any, *, rows: int = 2) -> tuple[Floats, list[str] | None]:
     return values, names
 
 # %% ../../nbs/47_estimators_api.ipynb #221681eb
+def _arguments(kind: type) -> tuple[str, ...]:
+    return tuple(p for p in inspect.signature(kind).parameters if p != "self")
+
+# %% ../../nbs/47_estimators_api.ipynb #5f764fe4
 class AllocatorBase:
     """Parameters, fitting and display shared by the allocators.
 
@@ -107,10 +111,6 @@ class AllocatorBase:
 
     def _repr_html_(self) -> str:
         return _estimator_html(self)
-
-
-def _arguments(kind: type) -> tuple[str, ...]:
-    return tuple(p for p in inspect.signature(kind).parameters if p != "self")
 
 # %% ../../nbs/47_estimators_api.ipynb #7af76b2e
 def _fit(e: Any, X: Any) -> None:
@@ -168,7 +168,7 @@ class HRP(AllocatorBase):
     def _weights(self, cov: Floats) -> Floats:
         return hrp(cov, variant=self.variant)
 
-
+# %% ../../nbs/47_estimators_api.ipynb #2994892c
 class ERC(AllocatorBase):
     """Equal risk contributions, or contributions in proportion to `budget` (K,)."""
 

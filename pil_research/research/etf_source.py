@@ -180,7 +180,7 @@ def build_etfs(daily: pd.DataFrame, info: pd.DataFrame, *, start: str | pd.Times
                                a.quoted[:, keep])
     return _etf_market(t, a.returns[:, keep], price[:, keep], static.loc[keep], found)
 
-
+# %% ../../nbs/40h2_etf_source.ipynb #a14534e8
 def _etf_market(t: LongTable, r: Floats, price: Floats, info: pd.DataFrame, found: list[Defect]) -> EtfMarket:
     def table(x: NDArray[np.generic]) -> pd.DataFrame:
         return pd.DataFrame(x, index=t.dates, columns=pd.Index(info.index, dtype=object, name=None))

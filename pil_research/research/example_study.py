@@ -87,7 +87,7 @@ def example_study(seed: int = 0, *, n_days: int = 1500, edge: float = 0.0, own_r
     return ExampleStudy(rungs=tuple(rungs), panel_facts={"name": "example", "source": "synthetic", "notes": (
         "random numbers, no market",), "sleeve_returns": sleeves, "regime": label}, **tracks)
 
-
+# %% ../../nbs/50c_example_study.ipynb #38dc7950
 def _example_tracks(gross: pd.DataFrame, cost_multiple: float, rng: np.random.Generator) -> ExampleTracks:
     dates, names = pd.DatetimeIndex(gross.index), tuple(str(c) for c in gross.columns)
 

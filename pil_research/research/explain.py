@@ -247,7 +247,7 @@ class BookExplained:
         """Whether every invariant holds."""
         return all(c["status"] == "pass" for c in self.checks)
 
-
+# %% ../../nbs/58g1_explain.ipynb #e1da3cb1
 def explain_book(walk: BookWalk, config: PILConfig, *, draws: int = 500, seed: int = 20_260_101) -> BookExplained:
     """Explain the last decision of a walked account.
 

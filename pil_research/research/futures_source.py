@@ -23,7 +23,7 @@ Flags = NDArray[np.bool_]
 # %% auto #0
 __all__ = ['Floats', 'Flags', 'CLASS_TERMS', 'OTHER_TERMS', 'INFO_COLUMNS', 'MAX_CARRY', 'MAX_MONTHS', 'DAILY_COLUMNS',
            'OWN_PRICE', 'MAX_LEVEL_AGE', 'FuturesMarket', 'check_info', 'futures_info', 'month_number', 'annual_carry',
-           'build_futures', 'print_findings', 'costs_of']
+           'print_findings', 'build_futures', 'costs_of']
 
 # %% ../../nbs/40h1_futures_source.ipynb #8c7528f0
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +58,7 @@ CLASS_TERMS: Mapping[str, tuple[float, float, float, float]] = {  # half spread,
 OTHER_TERMS = (10.0, 1.0, 2.0, 0.15)
 INFO_COLUMNS = ("asset_class", "point_size", "currency")
 
-
+# %% ../../nbs/40h1_futures_source.ipynb #43d4ceae
 def check_info(info: pd.DataFrame, key: str, file: str, needed: Sequence[str]) -> pd.DataFrame:
     """The information table, indexed and sorted by name.
 
@@ -170,7 +170,7 @@ def _curve(v: Mapping[str, Floats], quoted: Flags, proxy: Flags, t: LongTable, f
     carry = np.where(wild, np.nan, raw)
     return carry, np.where(np.isfinite(carry), months, np.nan), found
 
-
+# %% ../../nbs/40h1_futures_source.ipynb #b4e6d957
 def _missing(v: Mapping[str, Floats], t: LongTable, row: Flags, file: str) -> list[Defect]:
     """How many cells of each column are empty where the instrument has a row."""
     found = []
@@ -193,6 +193,15 @@ def _proxy_rows(daily: pd.DataFrame) -> pd.Series:
     return daily["price_source"].astype(object).isin(OWN_PRICE).astype(float)
 
 # %% ../../nbs/40h1_futures_source.ipynb #c6a37781
+def print_findings(a: Accepted, t: LongTable, file: str) -> list[Defect]:
+    """What the print rules did."""
+    return [f for mask, code, what in ((a.stale, "STALE_RUN", "unchanged quotes after the fourth"),
+                                       (a.held & ~a.jump, "HELD_BACK", "an unconfirmed outlier"),
+                                       (a.jump, "LEVEL_JUMP", "price and adjusted price part"),
+                                       (a.rejected, "REJECTED", "an impossible return"))
+            for f in masked_findings(mask, t.dates, t.names, file, code, what)]
+
+# %% ../../nbs/40h1_futures_source.ipynb #a54ce6f0
 def build_futures(daily: pd.DataFrame, info: pd.DataFrame, *, start: str | pd.Timestamp = "1990-01-01",
                   end: str | pd.Timestamp | None = None, rules: PrintRules | None = None,
                   file: str = "futures_daily") -> FuturesMarket:
@@ -234,15 +243,6 @@ def build_futures(daily: pd.DataFrame, info: pd.DataFrame, *, start: str | pd.Ti
     found += print_findings(a, t, file)
     carry, months, more = _curve(v, a.quoted, own != 1.0, t, file)
     return _market(t, v, a, carry, months, static, [*found, *more], file)
-
-
-def print_findings(a: Accepted, t: LongTable, file: str) -> list[Defect]:
-    """What the print rules did."""
-    return [f for mask, code, what in ((a.stale, "STALE_RUN", "unchanged quotes after the fourth"),
-                                       (a.held & ~a.jump, "HELD_BACK", "an unconfirmed outlier"),
-                                       (a.jump, "LEVEL_JUMP", "price and adjusted price part"),
-                                       (a.rejected, "REJECTED", "an impossible return"))
-            for f in masked_findings(mask, t.dates, t.names, file, code, what)]
 
 # %% ../../nbs/40h1_futures_source.ipynb #f63e1fe4
 def _market(t: LongTable, v: Mapping[str, Floats], a: Accepted, carry: Floats, months: Floats, static: pd.DataFrame,

@@ -115,7 +115,7 @@ class LadderVerdict:
     end: str
     headline: str
 
-
+# %% ../../nbs/50d_ladder.ipynb #0b17d0cb
 def ladder_verdict(lag0: pd.DataFrame, lag1: pd.DataFrame, dates: pd.DatetimeIndex, *, gate: float = GATE,
                    challenger: str = CHALLENGER, benchmark: str = BENCHMARK) -> LadderVerdict:
     """Apply the rule of SPEC 7.1 to two results of `compare`, one per lag; the worse one decides.

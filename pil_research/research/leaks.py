@@ -176,7 +176,7 @@ REMEDY = {
             "or centred volatility); cutting before scheduled events is the one honest cause",
     "regime": "labels change before the market does: use filtered, not smoothed, probabilities, and fit on the past only"}
 
-
+# %% ../../nbs/44_leaks.ipynb #d1ad9014
 @dataclass(frozen=True, kw_only=True)
 class Leak:
     """A sleeve, or the regime labels, that know bars after their date.
@@ -247,7 +247,7 @@ def leak_tests(panel: Panel, *, leads: int = LEADS) -> pd.DataFrame:
     rows += [] if panel.regime is None else regime_tests(panel.regime, returns, leads=leads)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
-
+# %% ../../nbs/44_leaks.ipynb #cf5e8652
 def find_leaks(panel: Panel, *, leads: int = LEADS, level: float = LEVEL) -> tuple[Leak, ...]:
     """Sleeves and labels of a panel that know the future, the clearest first.
 

@@ -87,7 +87,7 @@ def _try_set(cov: Floats, upper: float, low: Bools, high: Bools) -> tuple[Floats
         low, high = (low | under) & ~up, (high | over) & ~down
     return None, low, high
 
-
+# %% ../../nbs/42a2_legacy_book.ipynb #a11e1331
 def daily_min_variance(cov: Floats, used: Bools, upper: float) -> Floats:
     """Long-only minimum variance of each day over its used symbols; zeros elsewhere and on days without any.
 

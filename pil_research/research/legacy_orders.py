@@ -64,7 +64,7 @@ class LegacyOrders(NamedTuple):
     capped: Bools  # (C,) a symbol cap bound
     ceiling: Bools  # (C,) the gross ceiling bound
 
-
+# %% ../../nbs/42a3_legacy_orders.ipynb #10ec77c0
 def plan_orders(book: Floats, vol: Floats, throttle: Floats, held: Floats, params: LegacyParams) -> LegacyOrders:
     """Size every order of one visit.
 

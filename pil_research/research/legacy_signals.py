@@ -19,8 +19,8 @@ from ..types import REGIME_LABELS, InputError
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'SECTOR_WEIGHTS', 'LegacyParams', 'strategy_signals', 'correlation_discount',
-           'combine_signals', 'sector_table', 'blend_regime', 'adaptive_leverage', 'telemetry_vector', 'LegacySignals',
-           'SignalInputs', 'legacy_signals']
+           'combine_signals', 'sector_table', 'blend_regime', 'adaptive_leverage', 'telemetry_vector', 'SignalInputs',
+           'LegacySignals', 'legacy_signals']
 
 # %% ../../nbs/42a_legacy_signals.ipynb #aac05dd4
 Floats = NDArray[np.float64]
@@ -124,20 +124,6 @@ def telemetry_vector(signals: Floats, vol: Floats, skill: Floats, live: Bools, p
 
 # %% ../../nbs/42a_legacy_signals.ipynb #76ae35da
 @dataclass(frozen=True, kw_only=True)
-class LegacySignals:
-    """What the path knows before it optimises, one row a session."""
-
-    signals: Floats  # (n, K, M)
-    live: Bools  # (n, K)
-    skill: Floats  # (n, K)
-    discount: Floats  # (n, K)
-    combined: Floats  # (n, M) 1/N of the shrunk signals
-    adaptive: Floats  # (n,)
-    conviction: Floats  # (n, M) after the regime blend and adaptive leverage
-    telemetry: Floats  # (n, M) before the drawdown overlay
-
-
-@dataclass(frozen=True, kw_only=True)
 class SignalInputs:
     """Arrays of a panel that the signals read, all rows; `forced` and the regime read are those of each row."""
 
@@ -154,6 +140,20 @@ class SignalInputs:
     multiple: Floats
 
 
+@dataclass(frozen=True, kw_only=True)
+class LegacySignals:
+    """What the path knows before it optimises, one row a session."""
+
+    signals: Floats  # (n, K, M)
+    live: Bools  # (n, K)
+    skill: Floats  # (n, K)
+    discount: Floats  # (n, K)
+    combined: Floats  # (n, M) 1/N of the shrunk signals
+    adaptive: Floats  # (n,)
+    conviction: Floats  # (n, M) after the regime blend and adaptive leverage
+    telemetry: Floats  # (n, M) before the drawdown overlay
+
+# %% ../../nbs/42a_legacy_signals.ipynb #83c8ab93
 def legacy_signals(x: SignalInputs, rows: Ints, params: LegacyParams) -> LegacySignals:
     """Signals, conviction and telemetry of the sessions that decide on `rows`."""
     live = x.published[rows] & x.admitted[rows]

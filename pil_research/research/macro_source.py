@@ -167,7 +167,7 @@ def _clean_values(name: str, part: pd.DataFrame, file: str, found: list[Defect])
                              f"the last to {values[jump][-1]:g}", name, dates[jump][0]))
     return pd.Series(values, index=pd.DatetimeIndex(dates))
 
-
+# %% ../../nbs/40h3_macro_source.ipynb #5666c97c
 def _series_findings(name: str, lag: MacroLag, column: pd.Series, values: pd.Series, ruled: bool, file: str) -> list[Defect]:
     when = f"{lag.business_days} business days" if lag.business_days else f"{lag.days} days" if lag.days else "at its close"
     found = [finding("info", file, "LAGGED", f"known after {when}: {lag.why}" if when != "at its close" else

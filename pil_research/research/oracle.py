@@ -31,9 +31,9 @@ Floats = NDArray[np.float64]
 # %% auto #0
 __all__ = ['Floats', 'Peer', 'SOLVER', 'LW', 'SOME', 'COMPARISONS', 'Agreement', 'status_of', 'random_covariance',
            'random_returns', 'hrp_riskfolio', 'hrp_skfolio', 'hrp_pypfopt', 'herc_riskfolio', 'erc_riskfolio',
-           'erc_skfolio', 'min_variance_riskfolio', 'erc_equal_shares', 'ledoit_wolf_pypfopt',
+           'erc_skfolio', 'erc_equal_shares', 'min_variance_riskfolio', 'ledoit_wolf_pypfopt',
            'ledoit_wolf_pypfopt_default', 'ledoit_wolf_targets_pypfopt', 'ledoit_wolf_sklearn', 'pairwise_pandas',
-           'ewma_pandas', 'psr_skfolio', 'dsr_skfolio', 'cpcv_skfolio', 'rank_ic_scipy', 'track_record_round_trip',
+           'ewma_pandas', 'psr_skfolio', 'dsr_skfolio', 'track_record_round_trip', 'cpcv_skfolio', 'rank_ic_scipy',
            'Comparison', 'peer_version', 'compare_peer', 'peer_agreement', 'agreement_frame']
 
 # %% ../../nbs/45_oracle.ipynb #64af0649
@@ -130,7 +130,7 @@ def herc_riskfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
         gaps.append(_gap(herc(x.cov().to_numpy(), n_clusters=clusters), peer["weights"]))
     return max(gaps)
 
-
+# %% ../../nbs/45_oracle.ipynb #205e01eb
 def erc_riskfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     """ERC against riskfolio's convex risk parity."""
     import riskfolio
@@ -155,6 +155,12 @@ def erc_skfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     return max(gaps)
 
 
+def erc_equal_shares(rng: np.random.Generator, sizes: Sequence[int]) -> float:
+    """How unequal the risk shares of our ERC are, relative to an equal share."""
+    covs = [random_covariance(rng, k) for k in sizes]
+    return max(_gap(risk_contributions(c, erc(c)) / risk_contributions(c, erc(c)).sum() * len(c), 1.0) for c in covs)
+
+# %% ../../nbs/45_oracle.ipynb #b4987aa6
 def min_variance_riskfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     """Long-only minimum variance: how much more variance than riskfolio's solution, relative."""
     import riskfolio
@@ -169,12 +175,6 @@ def min_variance_riskfolio(rng: np.random.Generator, sizes: Sequence[int]) -> fl
         ours = min_variance(cov)
         gaps.append(float(ours @ cov @ ours / (theirs @ cov @ theirs) - 1.0))
     return max(gaps)
-
-
-def erc_equal_shares(rng: np.random.Generator, sizes: Sequence[int]) -> float:
-    """How unequal the risk shares of our ERC are, relative to an equal share."""
-    covs = [random_covariance(rng, k) for k in sizes]
-    return max(_gap(risk_contributions(c, erc(c)) / risk_contributions(c, erc(c)).sum() * len(c), 1.0) for c in covs)
 
 # %% ../../nbs/45_oracle.ipynb #30e28674
 def _uneven_returns(rng: np.random.Generator, k: int, n: int) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def ledoit_wolf_pypfopt_default(rng: np.random.Generator, sizes: Sequence[int]) 
     """The same with their default, the unbiased matrix: relative difference, at most 1/T or so."""
     return _constant_correlation_gap(rng, unbiased=True)
 
-
+# %% ../../nbs/45_oracle.ipynb #f392e723
 def ledoit_wolf_targets_pypfopt(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     """Single-factor and identity targets: relative difference."""
     from pypfopt.risk_models import CovarianceShrinkage
@@ -265,6 +265,12 @@ def dsr_skfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     return max(gaps)
 
 
+def track_record_round_trip(rng: np.random.Generator, sizes: Sequence[int]) -> float:
+    """PSR of the minimum track record length is the confidence asked for."""
+    rows = [(sr, skew, kurt) for sr in (0.05, 0.1, 0.3) for skew, kurt in ((0.0, 3.0), (-2.0, 12.0))]
+    return max(_gap(probabilistic_sharpe(s, min_track_record_length(s, g, k), g, k), 0.95) for s, g, k in rows)
+
+# %% ../../nbs/45_oracle.ipynb #4f5e9f56
 def cpcv_skfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     """Rows and paths of CPCV that differ, over sizes, purges and embargoes."""
     from skfolio.model_selection import CombinatorialPurgedCV
@@ -281,19 +287,13 @@ def cpcv_skfolio(rng: np.random.Generator, sizes: Sequence[int]) -> float:
         wrong += int(not np.array_equal(cpcv_paths(n, k), peer.recombined_paths.T))
     return float(wrong)
 
-
+# %% ../../nbs/45_oracle.ipynb #f5391f3a
 def rank_ic_scipy(rng: np.random.Generator, sizes: Sequence[int]) -> float:
     """Rank IC with ties against scipy's Spearman."""
     from scipy.stats import spearmanr
 
     a, b = rng.integers(0, 6, 60).astype(float), rng.integers(0, 9, 60).astype(float)
     return _gap(rank_ic(a, b), spearmanr(a, b).statistic)
-
-
-def track_record_round_trip(rng: np.random.Generator, sizes: Sequence[int]) -> float:
-    """PSR of the minimum track record length is the confidence asked for."""
-    rows = [(sr, skew, kurt) for sr in (0.05, 0.1, 0.3) for skew, kurt in ((0.0, 3.0), (-2.0, 12.0))]
-    return max(_gap(probabilistic_sharpe(s, min_track_record_length(s, g, k), g, k), 0.95) for s, g, k in rows)
 
 # %% ../../nbs/45_oracle.ipynb #3712f00a
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Comparison:
     note: str = ""
     explained: bool = False  # another convention: shown, not judged
 
-
+# %% ../../nbs/45_oracle.ipynb #9f24072b
 SOLVER, LW = "the peer's convex solver stops near 1e-5", "Ledoit\u2013Wolf"
 SOME = (2, 3, 5, 8, 12, 24, 50)
 COMPARISONS = (
@@ -366,7 +366,7 @@ def compare_peer(comparison: Comparison, *, sizes: Sequence[int], seed: int) -> 
     return Agreement(name=c.name, area=c.area, quantity=asked, reference=c.package or "by definition", version=found,
                      difference=difference, tolerance=c.tolerance, status=status, note=note)
 
-
+# %% ../../nbs/45_oracle.ipynb #f6a6b7f9
 def peer_agreement(*, sizes: Sequence[int] = range(2, 51), seed: int = 11, progress: Callable[[str], None] | None = None,
                    only: Sequence[str] | None = None) -> list[Agreement]:
     """Every comparison with a peer.

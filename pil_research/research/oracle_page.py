@@ -69,7 +69,7 @@ def plot_agreement(rows: Sequence[Agreement], *, ax: Axes) -> Axes:
     ax.grid(axis="y", visible=False)
     return ax
 
-
+# %% ../../nbs/58h_oracle_page.ipynb #fa338a38
 AREAS = {"HRP": "Allocation", "HERC": "Allocation", "ERC": "Allocation", "minimum variance": "Allocation",
          "Ledoit\u2013Wolf": "Covariance", "covariance": "Covariance", "EWMA": "Covariance", "PSD repair": "Covariance",
          "PBO": "Overfitting", "PSR": "Overfitting", "DSR": "Overfitting", "CPCV": "Overfitting", "MinTRL": "Overfitting",

@@ -163,7 +163,7 @@ class LagStudy:
     base_sharpe: float
     marker_sharpe: float  # 1/N-risk
 
-
+# %% ../../nbs/52f_overfitting_study.ipynb #2b4bf6fd
 BLOCKS = (8, 10, 12, 16)
 NULL_BLOCKS = 10
 CPCV_SETTINGS: Mapping[str, int] = {"n_groups": 12, "n_test": 3, "purge": 21, "embargo": 63}
@@ -265,7 +265,7 @@ def judge_family(run: FamilyRun, ledger: TrialLedger, *, n_blocks: int = 16, n_d
     return OverfittingStudy(run=run, lags=lags, axes=axis_table(run.members, table), cpcv=cpcv,
                             n_ledger=ledger.count(), n_blocks=n_blocks, n_draws=n_draws, bars_per_year=bars_per_year)
 
-
+# %% ../../nbs/52f_overfitting_study.ipynb #97e6cdaf
 def overfitting_study(panel: Panel, base: PILConfig, family: Mapping[str, PILConfig], ledger: TrialLedger | str | Path = "", *,
                       n_blocks: int = 16, n_draws: int = 100, n_trials: int | None = None, command: str = "overfitting",
                       cpcv: Mapping[str, int] = CPCV_SETTINGS, **settings: Any) -> OverfittingStudy:
@@ -330,7 +330,7 @@ def headline(study: OverfittingStudy) -> str:
             f"configurations{flat}; DSR of the base {d.deflation.dsr:.2f} at lag {d.lag} (limit {d.deflation.gate:.2f}) after "
             f"{d.deflation.n_trials:,} trials; {len(dates):,} sessions {dates[0].date()} to {dates[-1].date()}.")
 
-
+# %% ../../nbs/52f_overfitting_study.ipynb #6185edad
 def _pick_warning(study: OverfittingStudy) -> list[str]:
     """Said when the family's choice is mostly not the base: PBO then speaks about another member."""
     s = study.worse_pbo

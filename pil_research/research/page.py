@@ -17,7 +17,7 @@ from ..types import InvariantError
 
 # %% auto #0
 __all__ = ['MINUS', 'Form', 'PANEL_FACTS', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'PRINT', 'LIMIT_BYTES', 'text', 'relation',
-           'number', 'caption_html', 'table_html', 'facts_html', 'figure_html', 'section_html', 'data_section_html',
+           'number', 'caption_html', 'facts_html', 'table_html', 'figure_html', 'section_html', 'data_section_html',
            'verdict_html', 'page_html', 'check_page']
 
 # %% ../../nbs/58a_page.ipynb #d11bff67
@@ -51,12 +51,18 @@ def number(value: object, form: str = ".2f") -> str:
     return (body.replace("-", "").replace("+", "") if zero else body).replace("-", "\u2212")
 
 # %% ../../nbs/58a_page.ipynb #ea7402b8
-Form = str | Callable[[Mapping[str, object]], str]
-
-
 def caption_html(caption: object) -> str:
     """The caption of a table; its inner part stays in view while a table wider than the screen is scrolled."""
     return f"<caption><span>{text(caption)}</span></caption>"
+
+
+def facts_html(facts: Mapping[str, object]) -> str:
+    """A two-column list of facts, name and value."""
+    rows = "".join(f'<tr><th scope="row">{text(k)}</th><td class="left">{text(v)}</td></tr>' for k, v in facts.items())
+    return f'<div class="scroll"><table class="facts" aria-label="Name and value"><tbody>{rows}</tbody></table></div>'
+
+# %% ../../nbs/58a_page.ipynb #8557fc9a
+Form = str | Callable[[Mapping[str, object]], str]
 
 
 def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, caption: str, corner: str = "rung",
@@ -86,12 +92,6 @@ def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, 
         rows.append(f'<tr{mark}><th scope="row">{text(name)}</th>{cells}</tr>')
     return (f'<div class="scroll"><table class="{css}">{caption_html(caption)}<thead><tr>'
             f'<th scope="col">{text(corner)}</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
-
-
-def facts_html(facts: Mapping[str, object]) -> str:
-    """A two-column list of facts, name and value."""
-    rows = "".join(f'<tr><th scope="row">{text(k)}</th><td class="left">{text(v)}</td></tr>' for k, v in facts.items())
-    return f'<div class="scroll"><table class="facts" aria-label="Name and value"><tbody>{rows}</tbody></table></div>'
 
 # %% ../../nbs/58a_page.ipynb #5d657fd1
 _BOX_WIDTH = re.compile(r'viewBox="\S+ \S+ ([\d.]+) ')
@@ -168,6 +168,8 @@ border-left:8px solid var(--tie);padding:10px 16px;margin-bottom:10px}
 @media (max-width:900px){.lead,.pair{grid-template-columns:minmax(0,1fr)}}
 @media screen and (max-width:600px){main{padding:12px 14px 32px}.verdict{flex-direction:column;gap:4px}}
 """
+
+# %% ../../nbs/58a_page.ipynb #a9d7fae8
 PARTS = """
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;min-width:55%;font-size:12.5px;font-variant-numeric:tabular-nums;margin:0 0 8px}

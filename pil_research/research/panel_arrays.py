@@ -54,6 +54,27 @@ class PanelArrays:
         return History(self.symbols, self.sleeve_ids, self.returns, self.targets, self.dates)
 
 # %% ../../nbs/50f_panel_arrays.ipynb #0516ced8
+def _costs(panel: Panel, market: Market) -> tuple[Floats, Floats]:
+    """Half spread and fee (T, M)."""
+    shape = (len(panel.dates), len(panel.symbols))
+    spread, fee = np.broadcast_to(market.half_spread, shape), np.broadcast_to(market.fee, shape)
+    if panel.cost_schedule is None:
+        return spread, fee
+    scheduled = panel.cost_schedule.to_numpy(dtype=float)
+    known = np.isfinite(scheduled)
+    return np.where(known, scheduled, spread), np.where(known, 0.0, fee)
+
+
+def _regime(panel: Panel) -> tuple[Ints, Floats]:
+    """Label codes and confidence (T,)."""
+    labels, confidence = np.full(len(panel.dates), REGIME_LABELS.index("transition")), np.zeros(len(panel.dates))
+    if panel.regime is not None:
+        read = panel.regime["label"].notna().to_numpy()
+        labels[read] = [REGIME_LABELS.index(str(v)) for v in panel.regime["label"][read]]
+        confidence[read] = panel.regime["confidence"].to_numpy(dtype=float)[read]
+    return labels, confidence
+
+# %% ../../nbs/50f_panel_arrays.ipynb #9b32312d
 def panel_arrays(panel: Panel, *, vehicles: bool = False) -> PanelArrays:
     """Align a panel.
 
@@ -79,27 +100,6 @@ def panel_arrays(panel: Panel, *, vehicles: bool = False) -> PanelArrays:
         roles=_roles(panel), capacity=_capacity(panel), observed=observed, days=days,
         lots=_lots(panel, market) if vehicles else None,
         weeks=(dates.astype(np.int64) + 3) // 7)  # 1970-01-01 was a Thursday
-
-
-def _costs(panel: Panel, market: Market) -> tuple[Floats, Floats]:
-    """Half spread and fee (T, M)."""
-    shape = (len(panel.dates), len(panel.symbols))
-    spread, fee = np.broadcast_to(market.half_spread, shape), np.broadcast_to(market.fee, shape)
-    if panel.cost_schedule is None:
-        return spread, fee
-    scheduled = panel.cost_schedule.to_numpy(dtype=float)
-    known = np.isfinite(scheduled)
-    return np.where(known, scheduled, spread), np.where(known, 0.0, fee)
-
-
-def _regime(panel: Panel) -> tuple[Ints, Floats]:
-    """Label codes and confidence (T,)."""
-    labels, confidence = np.full(len(panel.dates), REGIME_LABELS.index("transition")), np.zeros(len(panel.dates))
-    if panel.regime is not None:
-        read = panel.regime["label"].notna().to_numpy()
-        labels[read] = [REGIME_LABELS.index(str(v)) for v in panel.regime["label"][read]]
-        confidence[read] = panel.regime["confidence"].to_numpy(dtype=float)[read]
-    return labels, confidence
 
 # %% ../../nbs/50f_panel_arrays.ipynb #25eb810a
 def _roles(panel: Panel) -> NDArray[np.int8]:

@@ -252,7 +252,7 @@ def _find_tables(root: Path, note: Note) -> dict[str, Path]:
                     fix="add date × symbol simple excess returns"))
     return found
 
-
+# %% ../../nbs/40c_panel_files.ipynb #a59d4f7a
 def _read_instruments(path: Path | None, note: Note) -> pd.DataFrame | None:
     if path is None:
         note(Defect(severity="error", file="instruments.csv", code="MISSING_FILE", what="the file is missing",

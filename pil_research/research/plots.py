@@ -19,7 +19,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['INK', 'MUTED', 'GRID', 'PALETTE', 'DASHES', 'MARKERS', 'CSS_NAMES', 'STYLE', 'figure', 'tidy_dates', 'svg', 'thin',
+__all__ = ['INK', 'MUTED', 'GRID', 'PALETTE', 'DASHES', 'MARKERS', 'CSS_NAMES', 'STYLE', 'figure', 'svg', 'tidy_dates', 'thin',
            'plot_sharpe_differences', 'line_style', 'label_ends', 'plot_net_value', 'plot_underwater',
            'plot_rolling_vol', 'plot_sleeve_weights', 'plot_divergence']
 
@@ -48,14 +48,6 @@ def figure(width: float = 7.6, height: float = 2.9, rows: int = 1, columns: int 
         return fig, fig.subplots(rows, columns, **options)
 
 # %% ../../nbs/58_plots.ipynb #cbd9234f
-def tidy_dates(fig: Figure) -> None:
-    """Dates of a date axis in the shortest form that is clear."""
-    for ax in fig.axes:
-        locator = ax.xaxis.get_major_locator()
-        if isinstance(locator, AutoDateLocator):
-            ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-
-
 def svg(fig: Figure, name: str, label: str) -> str:
     """The figure as an inline SVG element.
 
@@ -91,6 +83,14 @@ def svg(fig: Figure, name: str, label: str) -> str:
     body = text[text.index(">") + 1:]
     body = re.sub(r"\s*\n\s*", " ", body)
     return head + 'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg">' + body.strip()
+
+# %% ../../nbs/58_plots.ipynb #d95a58cc
+def tidy_dates(fig: Figure) -> None:
+    """Dates of a date axis in the shortest form that is clear."""
+    for ax in fig.axes:
+        locator = ax.xaxis.get_major_locator()
+        if isinstance(locator, AutoDateLocator):
+            ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 # %% ../../nbs/58_plots.ipynb #2e042740
 def thin(frame: pd.DataFrame, how: str = "last", *, most: int = 500) -> pd.DataFrame:

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 # %% auto #0
-__all__ = ['Floats', 'Flags', 'RULES', 'finding', 'masked_findings', 'market_sessions', 'LongTable', 'clean_keys', 'spread_table',
+__all__ = ['Floats', 'Flags', 'RULES', 'finding', 'masked_findings', 'market_sessions', 'clean_keys', 'LongTable', 'spread_table',
            'PrintRules', 'fill_forward', 'before', 'chain_returns', 'stale_prints', 'robust_scale', 'confirmed_moves',
            'Accepted', 'accept_prints', 'tradable_mask', 'coverage_findings']
 
@@ -113,15 +113,6 @@ def market_sessions(start: str | pd.Timestamp, end: str | pd.Timestamp, calendar
     return naive[(naive >= first) & (naive <= last)]
 
 # %% ../../nbs/40h_prints.ipynb #714b9fcb
-class LongTable(NamedTuple):
-    """A long table placed on sessions."""
-
-    values: dict[str, Floats]  # column -> (T, M)
-    dates: pd.DatetimeIndex
-    names: tuple[str, ...]  # sorted
-    findings: tuple[Defect, ...]
-
-
 def clean_keys(frame: pd.DataFrame, key: str, names: Sequence[str], file: str) -> tuple[pd.DataFrame, list[Defect]]:
     """Rows with a usable date and a known name, each later than the rows of its name above it.
 
@@ -159,6 +150,31 @@ def _last_date(dates: pd.DatetimeIndex) -> pd.Timestamp:
     hole = np.flatnonzero(np.diff(days).astype(np.int64) > 400)
     recent = hole[days[hole] > np.datetime64("1990-01-01")]
     return pd.Timestamp(days[recent[0]] if len(recent) else days[-1] if len(days) else "1900-01-01")
+
+# %% ../../nbs/40h_prints.ipynb #125f8d3c
+class LongTable(NamedTuple):
+    """A long table placed on sessions."""
+
+    values: dict[str, Floats]  # column -> (T, M)
+    dates: pd.DatetimeIndex
+    names: tuple[str, ...]  # sorted
+    findings: tuple[Defect, ...]
+
+
+def _numbers(column: pd.Series) -> Floats:
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _bad_cells(column: pd.Series, rows: pd.DataFrame, key: str, file: str, name: str) -> list[Defect]:
+    """Text and infinities, by name."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    found = []
+    for mask, code in ((np.isnan(numbers) & column.notna().to_numpy(), "NOT_NUMERIC"), (np.isinf(numbers), "NON_FINITE")):
+        for who, n in rows[key].astype(str)[mask].value_counts().items() if mask.any() else ():
+            first = rows["date"][mask & (rows[key] == who).to_numpy()].iloc[0]
+            found.append(finding("warning", file, code, f"{name}: {n} cells", who, first))
+    return found
 
 # %% ../../nbs/40h_prints.ipynb #41dd5aa6
 def spread_table(frame: pd.DataFrame, key: str, columns: Sequence[str], names: Sequence[str], file: str,
@@ -201,22 +217,6 @@ def spread_table(frame: pd.DataFrame, key: str, columns: Sequence[str], names: S
         found += _bad_cells(rows[column], rows, key, file, column)
         values[column] = table
     return LongTable(values, sessions, order, tuple(found))
-
-
-def _numbers(column: pd.Series) -> Floats:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
-def _bad_cells(column: pd.Series, rows: pd.DataFrame, key: str, file: str, name: str) -> list[Defect]:
-    """Text and infinities, by name."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    found = []
-    for mask, code in ((np.isnan(numbers) & column.notna().to_numpy(), "NOT_NUMERIC"), (np.isinf(numbers), "NON_FINITE")):
-        for who, n in rows[key].astype(str)[mask].value_counts().items() if mask.any() else ():
-            first = rows["date"][mask & (rows[key] == who).to_numpy()].iloc[0]
-            found.append(finding("warning", file, code, f"{name}: {n} cells", who, first))
-    return found
 
 # %% ../../nbs/40h_prints.ipynb #efd42f96
 @dataclass(frozen=True, kw_only=True)

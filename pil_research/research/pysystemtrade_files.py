@@ -159,7 +159,7 @@ def read_rates(root: Path) -> pd.DataFrame | None:
             parts.append(rate.rename_axis("date").reset_index().assign(pair=path.stem))
     return pd.concat(parts, ignore_index=True) if parts else None
 
-
+# %% ../../nbs/40i_pysystemtrade.ipynb #58885660
 def read_pysystemtrade(folder: str | Path, symbols: list[str] | None = None) -> PysystemtradeData:
     """Read a pysystemtrade data directory.
 

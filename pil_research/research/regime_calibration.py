@@ -50,7 +50,7 @@ def smooth_regimes(model: RegimeModel, features: ArrayLike) -> Floats:
     both = forward * backward
     return np.asarray(both / both.sum(axis=1, keepdims=True))
 
-
+# %% ../../nbs/43a_calibration.ipynb #ef0a33b5
 class Judge(Protocol):
     """Says which label was right, with the rows before `stop` and no others."""
 
@@ -75,6 +75,11 @@ class HindsightJudge:
             last = stop - self.settle
             out[known[0]:last] = smooth[: last - known[0]].argmax(axis=1)
         return out
+
+
+def _codes(read: pd.DataFrame) -> Ints:
+    """Label codes, -1 where there is none."""
+    return np.asarray(pd.Categorical(read["label"], categories=list(REGIME_LABELS)).codes, dtype=np.int64)
 
 # %% ../../nbs/43a_calibration.ipynb #ec027936
 class RealisedJudge:
@@ -207,11 +212,6 @@ def calibrate_confidence(read: pd.DataFrame, judge: Judge, method: str = "platt"
     return pd.DataFrame({"label": read["label"], "confidence": np.clip(out, 0.0, 1.0), "stated": stated, "fitted": fitted},
                         index=read.index)
 
-
-def _codes(read: pd.DataFrame) -> Ints:
-    """Label codes, -1 where there is none."""
-    return np.asarray(pd.Categorical(read["label"], categories=list(REGIME_LABELS)).codes, dtype=np.int64)
-
 # %% ../../nbs/43a_calibration.ipynb #0ca6daf9
 @dataclass(frozen=True, kw_only=True)
 class CalibratedDetector:
@@ -262,7 +262,7 @@ def _bins(c: Floats, edges: ArrayLike) -> Ints:
     e = np.asarray(edges, dtype=np.float64)
     return np.asarray(np.clip(np.searchsorted(e, c, side="right") - 1, 0, len(e) - 2), dtype=np.int64)
 
-
+# %% ../../nbs/43a_calibration.ipynb #c7105ee1
 def reliability_table(confidence: ArrayLike, right: ArrayLike, dates: pd.DatetimeIndex, *, edges: ArrayLike = BINS,
                       n_draws: int = 2000, seed: int = 20_260_101) -> pd.DataFrame:
     """Per bin: days, mean stated confidence, observed frequency and its 95 % interval.
@@ -372,7 +372,7 @@ def calibration_study(returns: pd.DataFrame, read: pd.DataFrame, *, n_draws: int
     return CalibrationStudy(scores=scores, reliability=tables, labels=labels, reads=reads, steady=steady, books=books,
                             n_days=len(days), start=str(dates[days[0]].date()), end=str(dates[days[-1]].date()))
 
-
+# %% ../../nbs/43a_calibration.ipynb #2595c8ff
 def _by_label(code: Ints, stated: Floats, calibrated: Floats, right: Floats) -> pd.DataFrame:
     rows, values = {}, {"stated": stated, "calibrated": calibrated, "observed": right}
     for k, label in enumerate(REGIME_LABELS):

@@ -67,7 +67,7 @@ def run_report(report: str, parameters: Mapping[str, Any], runs: str | Path, *, 
     build_index(runs)
     return final
 
-
+# %% ../../nbs/59a_runner.ipynb #2c045880
 def _execute(template: Path, work: Path, values: dict[str, Any], quiet: bool) -> None:
     """Papermill with the interpreter's own kernel; on failure the last error line is raised as InputError."""
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")

@@ -192,6 +192,14 @@ def _rules(u: Universe, macro: pd.DataFrame | None) -> dict[str, Callable[[], Ar
     return rules
 
 # %% ../../nbs/41f_seed_sleeves.ipynb #95edbe2f
+def _facts(targets: Mapping[str, pd.DataFrame], futures: bool) -> pd.DataFrame:
+    """Sleeve table of the panel."""
+    rows = {k: {"role": SEED_SLEEVES[k].role, "capacity": SEED_SLEEVES[k].capacity.dollars(futures),
+                "promoted_on": promotion_date(t), "demoted_on": pd.NaT, "description": SEED_SLEEVES[k].description}
+            for k, t in targets.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("id")
+
+# %% ../../nbs/41f_seed_sleeves.ipynb #56268d9d
 def seed_sleeves(futures: CurveTables | None, etfs: MarketTables | None, macro: pd.DataFrame | None,
                  index: pd.DatetimeIndex, *,
                  names: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
@@ -230,11 +238,3 @@ def seed_sleeves(futures: CurveTables | None, etfs: MarketTables | None, macro: 
         raise InputError(f"at least one sleeve must find a position, got none on {len(index)} sessions; start earlier",
                          code="TOO_SHORT", field="index", value=len(index))
     return targets, _facts(targets, futures is not None)
-
-
-def _facts(targets: Mapping[str, pd.DataFrame], futures: bool) -> pd.DataFrame:
-    """Sleeve table of the panel."""
-    rows = {k: {"role": SEED_SLEEVES[k].role, "capacity": SEED_SLEEVES[k].capacity.dollars(futures),
-                "promoted_on": promotion_date(t), "demoted_on": pd.NaT, "description": SEED_SLEEVES[k].description}
-            for k, t in targets.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("id")

@@ -245,7 +245,7 @@ class SensitivityResult:
     n_obs: int
     n_draws: int
 
-
+# %% ../../nbs/54_sensitivity.ipynb #102fb7b8
 def sensitivity_result(plan: Plan, returns: pd.DataFrame, turnover: pd.Series, *, n_draws: int = 10_000,
                        bars_per_year: float = 252.0) -> SensitivityResult:
     """Judge walked tracks; `returns` (session x track) and yearly `turnover` as `walk_returns` gives them."""

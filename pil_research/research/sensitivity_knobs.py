@@ -115,7 +115,7 @@ def one_at_a_time(config: PILConfig, knobs: Sequence[Knob] = (*KNOBS, COSTS)) ->
     moved = [make_setting(config, (knob_level(config, k, f),)) for k in knobs for f in FACTORS if f != 1.0]
     return (make_setting(config, ()), *moved)
 
-
+# %% ../../nbs/54a_sensitivity_knobs.ipynb #3ab020bc
 PLACEBO = (0.99, 1.01)
 
 

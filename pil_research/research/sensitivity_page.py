@@ -144,7 +144,7 @@ def _broken(row: Mapping[str, object]) -> str:
 def _status(row: Mapping[str, object]) -> str:
     return "✓ stable" if bool(row["stable"]) else f"✕ {_broken(row)}"
 
-
+# %% ../../nbs/58e_sensitivity_page.ipynb #bf5b0569
 def _first_screen(r: SensitivityResult, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
     small = (f"{r.n_obs:,} sessions {r.start} to {r.end} · data: {facts.get('name', '')} ({facts.get('source', '')}) · lags "
              f"{' and '.join(str(v) for v in r.plan.lags)} · grid: {r.plan.grid_name}, {len(r.plan.grid):,} points · run "

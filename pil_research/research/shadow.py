@@ -20,7 +20,7 @@ from ..types import InputError
 
 # %% auto #0
 __all__ = ['PASS', 'OPEN', 'FAIL', 'RULES', 'ShadowLimits', 'daily_table', 'cap_breaches', 'Sequences', 'sequences', 'in_band',
-           'rule_history', 'tracking_ratio', 'ShadowVerdict', 'verdict_of', 'summary_table', 'active_weights',
+           'tracking_ratio', 'rule_history', 'ShadowVerdict', 'verdict_of', 'summary_table', 'active_weights',
            'return_power', 'ShadowResult', 'rule_table', 'headline_of', 'judge_shadow']
 
 # %% ../../nbs/56_shadow.ipynb #be6bfe85
@@ -122,6 +122,20 @@ def _by_the_end(ok: NDArray[np.bool_], limits: ShadowLimits) -> NDArray[np.int64
     return np.where(ok, PASS, np.where(late, FAIL, OPEN))
 
 
+def _first_of(signs: NDArray[np.int8]) -> NDArray[np.int64]:
+    """The first sign that is not zero, from its session on."""
+    found = np.flatnonzero(signs)
+    at = int(found[0]) if found.size else len(signs)
+    return np.where(np.arange(len(signs)) >= at, int(signs[at]) if found.size else 0, 0)
+
+
+def tracking_ratio(daily: pd.DataFrame) -> pd.Series:
+    """Ex-post over ex-ante volatility of the difference of the books, all sessions so far."""
+    square = daily["surprise"] ** 2
+    counted = square.notna().cumsum()
+    return pd.Series(np.sqrt(square.fillna(0.0).cumsum() / counted.where(counted > 0)), index=daily.index)
+
+# %% ../../nbs/56_shadow.ipynb #f97eae3f
 def rule_history(daily: pd.DataFrame, seq: Sequences, limits: ShadowLimits, kind: str) -> pd.DataFrame:
     """Every rule after every session: 1 passed, 0 open, -1 failed; NaN for a rule that was not tested."""
     n = np.arange(1, len(daily) + 1)
@@ -137,20 +151,6 @@ def rule_history(daily: pd.DataFrame, seq: Sequences, limits: ShadowLimits, kind
         "turnover": -_first_of(seq.turnover.excludes_zero),
         "return": np.where(np.maximum.accumulate(seq.harm), FAIL, PASS),
         "caps": np.where(daily["breaches"].cumsum() > 0.0, FAIL, PASS), "slots": slots}, index=daily.index)
-
-
-def _first_of(signs: NDArray[np.int8]) -> NDArray[np.int64]:
-    """The first sign that is not zero, from its session on."""
-    found = np.flatnonzero(signs)
-    at = int(found[0]) if found.size else len(signs)
-    return np.where(np.arange(len(signs)) >= at, int(signs[at]) if found.size else 0, 0)
-
-
-def tracking_ratio(daily: pd.DataFrame) -> pd.Series:
-    """Ex-post over ex-ante volatility of the difference of the books, all sessions so far."""
-    square = daily["surprise"] ** 2
-    counted = square.notna().cumsum()
-    return pd.Series(np.sqrt(square.fillna(0.0).cumsum() / counted.where(counted > 0)), index=daily.index)
 
 # %% ../../nbs/56_shadow.ipynb #d373f324
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ class ShadowResult:
     rules: pd.DataFrame
     power: Mapping[str, float]
 
-
+# %% ../../nbs/56_shadow.ipynb #960e9e8a
 def rule_table(daily: pd.DataFrame, seq: Sequences, history: pd.DataFrame, verdict: ShadowVerdict, limits: ShadowLimits,
                kind: str) -> pd.DataFrame:
     """Each rule at the day of the verdict: value, limit, status, source and what it says."""

@@ -81,7 +81,7 @@ def read_weights(path: str | Path) -> pd.DataFrame:
                          value=file.name) from e
     return frame
 
-
+# %% ../../nbs/56b_shadow_books.ipynb #c64dcfa4
 def align_weights(weights: pd.DataFrame, dates: pd.DatetimeIndex, symbols: Sequence[str], name: str) -> pd.DataFrame:
     """Recorded weights on the sessions and symbols of a panel; rows without a record are NaN, empty cells zero.
 
@@ -239,6 +239,18 @@ def _silent(panel: Panel, row: int) -> float:
     return float(np.count_nonzero(before & ~now))
 
 # %% ../../nbs/56b_shadow_books.ipynb #f77722ff
+def _beside(history: LegacyHistory, panel: Panel, config: PILConfig, ours: pd.DataFrame, other: pd.DataFrame,
+            facts: pd.DataFrame, *, account: float, **more: Any) -> ShadowBooks:
+    accounts = keep_accounts(history, {"ours": ours, "other": other}, account=account)
+    notes = list(more.pop("notes", ()))
+    gaps = int(other.isna().all(axis=1).sum())
+    if gaps:
+        notes.append(f"The other book has no record on {gaps} of {len(other)} sessions; it drifted there.")
+    vols = ex_ante_vols(history, accounts.held["ours"], accounts.held["other"])
+    return ShadowBooks(panel=panel, config=config, ours=accounts.held["ours"], other=accounts.held["other"], facts=facts,
+                       accounts=accounts, active_vol=vols, notes=tuple(notes), **more)
+
+# %% ../../nbs/56b_shadow_books.ipynb #5b9079e3
 def replay_panel(panel: Panel, config: PILConfig, *, other: str = "", sessions: int = 40, warm_up: int = 252,
                  account: float = 5e6, progress: Progress | None = None) -> ShadowBooks:
     """PIL and another allocator over the last sessions of a panel.
@@ -268,18 +280,6 @@ def replay_panel(panel: Panel, config: PILConfig, *, other: str = "", sessions: 
     book, name = other_book(short, other, rows, config, account)
     return _beside(history, short, config, ours, book, facts, other_name=name, first=short.dates[rows.start + warm_up],
                    kind="replay", account=account)
-
-
-def _beside(history: LegacyHistory, panel: Panel, config: PILConfig, ours: pd.DataFrame, other: pd.DataFrame,
-            facts: pd.DataFrame, *, account: float, **more: Any) -> ShadowBooks:
-    accounts = keep_accounts(history, {"ours": ours, "other": other}, account=account)
-    notes = list(more.pop("notes", ()))
-    gaps = int(other.isna().all(axis=1).sum())
-    if gaps:
-        notes.append(f"The other book has no record on {gaps} of {len(other)} sessions; it drifted there.")
-    vols = ex_ante_vols(history, accounts.held["ours"], accounts.held["other"])
-    return ShadowBooks(panel=panel, config=config, ours=accounts.held["ours"], other=accounts.held["other"], facts=facts,
-                       accounts=accounts, active_vol=vols, notes=tuple(notes), **more)
 
 # %% ../../nbs/56b_shadow_books.ipynb #0f19281d
 @dataclass
@@ -368,7 +368,7 @@ def _journal_panel(days: _JournalDays, name: str) -> Panel:
     return panel_from_frames(pd.DataFrame(h.returns, index=index, columns=symbols), targets, snapshot.instruments, sleeves=facts,
                              regime=regime, name=f"journal {name}", source="archived inputs of a live store")
 
-
+# %% ../../nbs/56b_shadow_books.ipynb #29d9fa26
 def replay_journal(store: str | Path, *, other: str = "", start: str = "", account: float = 5e6) -> ShadowBooks:
     """PIL as journalled by a live session, and another allocator on the archived inputs.
 

@@ -152,7 +152,7 @@ def _rules_table(r: ShadowResult) -> str:
         caption=f"After session {r.verdict.day}. Turnover and return: {100 * (1 - r.limits.alpha):.0f} % sequences, valid "
         "however often they are read; the rest are plain thresholds.")
 
-
+# %% ../../nbs/58i_shadow_page.ipynb #8e7023f5
 def _first_screen(r: ShadowResult, items: Sequence[CutoverItem], facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
     at = r.daily.index
     small = (f"{len(at)} judged sessions {at[0].date()} to {at[-1].date()} · {r.books.kind} · data: {facts.get('name', '')} "
@@ -198,7 +198,7 @@ def _summary_section(r: ShadowResult) -> str:
     picture = figure_html(svg(fig, "turnover", reading), reading)
     return section_html("Side by side", f'<div class="pair"><div>{table}</div><div>{picture}</div></div>')
 
-
+# %% ../../nbs/58i_shadow_page.ipynb #a1a7f1b2
 def _risk_section(r: ShadowResult) -> str:
     d = r.daily
     fig, ax = figure(5.4, 2.9)

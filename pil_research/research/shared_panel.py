@@ -30,8 +30,8 @@ KINDS_OF_PANEL = ("futures", "etf", "both")
 Sleeves = Callable[..., tuple[dict[str, pd.DataFrame], pd.DataFrame]]
 
 # %% auto #0
-__all__ = ['KINDS_OF_PANEL', 'Sleeves', 'CASH_SERIES', 'EXTRA_COLUMNS', 'NOTES', 'SourceData', 'join_sources', 'read_sources',
-           'has_table', 'macro_of', 'cash_returns', 'instrument_table', 'panel_of', 'shared_panel', 'finding_counts',
+__all__ = ['KINDS_OF_PANEL', 'Sleeves', 'CASH_SERIES', 'EXTRA_COLUMNS', 'NOTES', 'SourceData', 'join_sources', 'has_table',
+           'macro_of', 'read_sources', 'cash_returns', 'instrument_table', 'panel_of', 'shared_panel', 'finding_counts',
            'vehicle_table']
 
 # %% ../../nbs/40k_shared_panel.ipynb #903e244d
@@ -60,7 +60,7 @@ class SourceData:
         funds = () if self.etfs is None else self.etfs.symbols
         return {"futures": {c: c for c in sorted(codes)}, "etf": {c: f"{c}.ETF" if c in codes else c for c in funds}}
 
-
+# %% ../../nbs/40k_shared_panel.ipynb #b601a131
 def _on_sessions(market: FuturesMarket | EtfMarket, index: pd.DatetimeIndex) -> dict[str, Any]:
     tables = {k: v for k, v in vars(market).items() if isinstance(v, pd.DataFrame) and k != "info"}
     out = {k: v.reindex(index) for k, v in tables.items() if k != "tradable"}
@@ -93,6 +93,21 @@ def _ends(markets: list[FuturesMarket | EtfMarket], index: pd.DatetimeIndex) -> 
                     "date", last) for file, last in late.items() if (index > last).sum() > 5]
 
 # %% ../../nbs/40k_shared_panel.ipynb #7a523a71
+def has_table(root: Path, stem: str) -> bool:
+    """Whether ``stem.parquet`` or ``stem.csv`` is in a folder."""
+    return any((root / f"{stem}{s}").is_file() for s in (".parquet", ".csv"))
+
+
+def macro_of(root: Path, sessions: pd.DatetimeIndex) -> tuple[MacroTable | None, list[Defect]]:
+    """Macro series of a folder: FRED-style files in ``macro/``, else the table ``macro``, else none, which is a finding."""
+    if (root / "macro").is_dir():
+        frame, lags = read_macro_folder(root / "macro")
+        return build_macro(frame, sessions, lags=lags), []
+    if has_table(root, "macro"):
+        return read_macro(root, sessions), []
+    return None, [finding("warning", "macro", "NO_MACRO", "there are no macro series")]
+
+# %% ../../nbs/40k_shared_panel.ipynb #0e00880f
 def read_sources(kind: str = "both", folder: str | Path | None = None, *, start: str = "1990-01-01",
                  end: str | None = None) -> SourceData:
     """Read the markets of a folder.
@@ -124,21 +139,6 @@ def read_sources(kind: str = "both", folder: str | Path | None = None, *, start:
         fx, more = read_fx(root, sessions)
         found += more
     return join_sources(futures, etfs, macro, fx, tuple(found))
-
-
-def has_table(root: Path, stem: str) -> bool:
-    """Whether ``stem.parquet`` or ``stem.csv`` is in a folder."""
-    return any((root / f"{stem}{s}").is_file() for s in (".parquet", ".csv"))
-
-
-def macro_of(root: Path, sessions: pd.DatetimeIndex) -> tuple[MacroTable | None, list[Defect]]:
-    """Macro series of a folder: FRED-style files in ``macro/``, else the table ``macro``, else none, which is a finding."""
-    if (root / "macro").is_dir():
-        frame, lags = read_macro_folder(root / "macro")
-        return build_macro(frame, sessions, lags=lags), []
-    if has_table(root, "macro"):
-        return read_macro(root, sessions), []
-    return None, [finding("warning", "macro", "NO_MACRO", "there are no macro series")]
 
 # %% ../../nbs/40k_shared_panel.ipynb #5bed4deb
 CASH_SERIES = ("TBILL13W", "DTB3", "DGS3MO", "DFF", "FEDFUNDS")  # the first one there, percent a year
@@ -184,7 +184,7 @@ NOTES = (
     "Revised statistics hold today's revision, lagged as first published.",
 )
 
-
+# %% ../../nbs/40k_shared_panel.ipynb #ea5fd38a
 def panel_of(data: SourceData, *, name: str = "panel", source: str = "", sleeves: Sleeves | None = None,
              calendar: str = "XNYS") -> Panel:
     """A panel from sources.

@@ -98,7 +98,7 @@ def _rounded(x: Any) -> Any:
         return [_rounded(v) for v in x]
     return round(x, 6) if isinstance(x, float) else x
 
-
+# %% ../../nbs/48_shared_study.ipynb #d606f041
 def run_summary(runs: str | Path, panel: Panel) -> dict[str, Any]:
     """What the newest runs of a folder say.
 

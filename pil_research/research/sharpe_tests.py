@@ -176,7 +176,7 @@ def _draw_blocks(n: int, block: float, draws: int, rng: np.random.Generator) -> 
     starts = rng.integers(0, n, lengths.shape)
     return starts, np.asarray(np.diff(ends, axis=1, prepend=0), dtype=np.int64)
 
-
+# %% ../../nbs/50b_sharpe_tests.ipynb #05be0be3
 def bootstrap_sharpes(returns: ArrayLike, *, block: float = 21.0, n_draws: int = 10_000, seed: int = 20_260_101,
                       bars_per_year: float = BARS_PER_YEAR) -> Array:
     """Sharpe ratios of all tracks on the same resampled bars, (n_draws, N).

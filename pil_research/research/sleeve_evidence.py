@@ -166,7 +166,7 @@ def sleeve_table(alone: StandAlone, *, n_draws: int = 10_000, bars_per_year: flo
     rows = {s: _one_sleeve(alone, k, n_draws, bars_per_year) for k, s in enumerate(alone.ids)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("sleeve")
 
-
+# %% ../../nbs/46_evidence.ipynb #b0a97f05
 def decay_table(alone: StandAlone, *, n_draws: int = 10_000, bars_per_year: float = 252.0) -> pd.DataFrame:
     """Net Sharpe ratio at each lag, and late minus in time with its 95 % interval.
 
@@ -218,7 +218,7 @@ def leave_one_out(ids: Sequence[str]) -> list[Case]:
     """Everyone, and everyone but one."""
     return [Case(name=ALL), *(Case(name=without(s), absent=(s,)) for s in ids)]
 
-
+# %% ../../nbs/46_evidence.ipynb #82e5277f
 def level_table(walk: WalkForward, names: Sequence[str], *, bars_per_year: float = 252.0) -> pd.DataFrame:
     """Sharpe ratio, volatility, drawdown, turnover, costs, gross and effective number of sleeves of tracks."""
     net, years = walk.returns[list(names)], len(walk.dates) / bars_per_year

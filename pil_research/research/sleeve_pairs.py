@@ -101,7 +101,7 @@ def frozen_legs(side: Array, sigma: Array, left: Sequence[int], right: Sequence[
         legs.append(np.where(side != 0.0, sign * side / np.where(side != 0.0, risk, 1.0), 0.0))
     return legs[0], legs[1]
 
-
+# %% ../../nbs/41e_pairs.ipynb #b800bb4f
 def spread_pairs(returns: Array, symbols: Sequence[str], *, ok: Flags | None = None) -> Array:
     """Fixed pairs of related markets, daily, with hysteresis, stop, lock and half-life bound.
 

@@ -292,6 +292,13 @@ REFERENCE_SLEEVES: Mapping[str, tuple[Rule, str, str]] = {
 }
 
 # %% ../../nbs/41_sleeves.ipynb #ac7ca065
+def _from_start(weights: Array) -> Array:
+    """NaN before the first row with a position; zeros after it stay zeros."""
+    busy = np.nansum(np.abs(weights), axis=1) > 0.0
+    started = np.maximum.accumulate(busy)
+    return np.where(started[:, None], np.nan_to_num(weights), np.nan)
+
+# %% ../../nbs/41_sleeves.ipynb #1aed1516
 def reference_sleeves(returns: pd.DataFrame, instruments: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """All reference sleeves on a table of returns.
 
@@ -330,13 +337,6 @@ def reference_sleeves(returns: pd.DataFrame, instruments: pd.DataFrame) -> tuple
                             "description": [REFERENCE_SLEEVES[k][2] for k in targets]},
                            index=pd.Index(list(targets), name="id"))
     return targets, sleeves
-
-
-def _from_start(weights: Array) -> Array:
-    """NaN before the first row with a position; zeros after it stay zeros."""
-    busy = np.nansum(np.abs(weights), axis=1) > 0.0
-    started = np.maximum.accumulate(busy)
-    return np.where(started[:, None], np.nan_to_num(weights), np.nan)
 
 # %% ../../nbs/41_sleeves.ipynb #06d313e7
 def scaled_sleeve_returns(targets: Mapping[str, pd.DataFrame], returns: pd.DataFrame, *, vol_target: float = 0.10,

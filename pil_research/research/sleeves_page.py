@@ -258,6 +258,10 @@ def _pair(key: str, form: str, scale: float = 1.0) -> Any:
     return cell
 
 
+def _weights(row: Mapping[str, object]) -> str:
+    return " · ".join(number(row[k], ".0%") for k in ("weight_first", "weight_20", "weight_after"))
+
+
 def _rehearsal_section(r: SleeveStudy) -> str:
     if r.rehearsal.empty:
         return section_html("Promotion rehearsal", intro="None: no sleeve has a year of targets before a rehearsal date.")
@@ -277,7 +281,7 @@ def _rehearsal_section(r: SleeveStudy) -> str:
              "undecided. Not a forecast: the sleeve was picked knowing what came after.")
     return section_html("Promotion rehearsal", table, _rehearsal_pictures(r, t), intro=intro)
 
-
+# %% ../../nbs/58j_sleeves_page.ipynb #e50db4cd
 def _rehearsal_pictures(r: SleeveStudy, t: pd.DataFrame) -> str:
     rows = (t["sleeve"].nunique() + 2) // 3
     fig, axes = figure(6.8, 0.4 + 1.9 * rows, rows=rows, columns=3, squeeze=False, sharex=True)
@@ -293,10 +297,6 @@ def _rehearsal_pictures(r: SleeveStudy, t: pd.DataFrame) -> str:
     effects = figure_html(svg(fig, "promotions", "Net Sharpe ratio with minus without each promoted sleeve, from its date on"),
                           "Right of zero the promotion raised the book's Sharpe ratio from its date to the end.")
     return f'<div class="lead"><div>{ramps}</div><div>{effects}</div></div>'
-
-
-def _weights(row: Mapping[str, object]) -> str:
-    return " · ".join(number(row[k], ".0%") for k in ("weight_first", "weight_20", "weight_after"))
 
 # %% ../../nbs/58j_sleeves_page.ipynb #f525f494
 METHOD = (

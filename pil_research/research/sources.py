@@ -47,7 +47,7 @@ def source_folder(folder: str | Path | None = None) -> Path:
                          value=str(path))
     return path
 
-
+# %% ../../nbs/40h4_sources.ipynb #4038a55d
 def read_long(folder: str | Path, stem: str) -> pd.DataFrame:
     """``stem.parquet`` or ``stem.csv`` of a folder.
 
@@ -121,7 +121,7 @@ def build_fx(frame: pd.DataFrame, sessions: pd.DatetimeIndex, file: str = "fx_us
     found += [f for f in coverage_findings(frame_of.dropna(axis=1, how="all"), file) if f.code != "STALE_SHARE"]
     return frame_of.ffill(limit=10).assign(USD=1.0), [*found, *empty]
 
-
+# %% ../../nbs/40h4_sources.ipynb #6f4c7b51
 def read_fx(folder: str | Path | None, sessions: pd.DatetimeIndex) -> tuple[pd.DataFrame, list[Defect]]:
     """``fx_usd`` of a folder; see `build_fx`."""
     return build_fx(read_long(source_folder(folder), "fx_usd"), sessions)

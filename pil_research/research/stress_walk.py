@@ -99,7 +99,7 @@ def extend(ground: Ground, returns: Floats, labels: Ints | None = None, confiden
     joined: dict[str, Any] = {k: np.concatenate([getattr(ground, k), v]) for k, v in new.items()}
     return replace(ground, **joined)
 
-
+# %% ../../nbs/53b_stress_walk.ipynb #65282a16
 def lookback(config: PILConfig) -> int:
     """Rows before a session that its estimates can depend on; -1 for all of them."""
     c = config

@@ -55,7 +55,7 @@ def verdict_table(study: Study) -> str:
     return markdown(("panel", "judged", "markets", "ladder: P(better) ≥ 0.90", "PBO < 0.50", "DSR ≥ 0.95", "worst knob ≤ 0.10",
                      "stress", "stress of 1/N-risk", "trials", "action"), rows)
 
-
+# %% ../../nbs/48a_study_tables.ipynb #40484069
 def sleeve_table(study: Study) -> str:
     """Each sleeve alone and in the book."""
     rows = []
@@ -142,7 +142,7 @@ def guard_table(study: Study) -> str:
     rows = [[k, *(_span(s["guards"][k]) if k in s["guards"] else "–" for s in study.values())] for k in names]
     return markdown(("guard: with − without, net SR, lag 0 [95 %]", *map(_title, study)), rows)
 
-
+# %% ../../nbs/48a_study_tables.ipynb #7e08e665
 def replay_table(study: Study) -> str:
     """Real days: drawdown, worst day and gross, HRP and 1/N-risk."""
     rows = []
@@ -205,7 +205,7 @@ def _dots(ax: Any, y: float, row: Mapping[str, Any], value: str, i: int) -> None
     ax.hlines(y, row["low"], row["high"], color=PALETTE[i], linewidth=1.5)
     ax.plot([row[value]], [y], MARKERS[i], color=PALETTE[i], markersize=5.0)
 
-
+# %% ../../nbs/48a_study_tables.ipynb #a7507079
 def sleeves_svg(study: Study) -> str:
     """Net Sharpe ratio alone, and the book's with minus without, one panel each."""
     fig, axes = figure(9.0, 3.0, 1, 2, sharey=True)

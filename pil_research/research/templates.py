@@ -17,7 +17,7 @@ from .report import package_root
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_yaml', 'check_parameters', 'check_date', 'template_defaults',
+__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_yaml', 'template_defaults', 'check_parameters', 'check_date',
            'parse_values']
 
 # %% ../../nbs/59_templates.ipynb #e45f8bdc
@@ -112,7 +112,7 @@ def check_yaml(text: str, name: str) -> None:
         elif isinstance(node, yaml.ScalarNode) and (node.style is None or not node.tag.endswith(":str")):
             _check_scalar(node, refuse)
 
-
+# %% ../../nbs/59_templates.ipynb #b40d4d65
 def _check_scalar(node: Any, refuse: Any) -> None:
     kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
     if kind == "bool" and text not in ("true", "false"):
@@ -125,6 +125,21 @@ def _check_scalar(node: Any, refuse: Any) -> None:
         refuse(node, f"a {kind}")
 
 # %% ../../nbs/59_templates.ipynb #d3351539
+def template_defaults(path: Path) -> dict[str, Any]:
+    """Names and literal values of the cell tagged `parameters`."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise InputError(f"{path.name} must have one cell tagged parameters, got {len(tagged)}", code="NO_PARAMETERS",
+                         field="template", value=path.name, limit=1)
+    body = ast.parse("".join(tagged[0]["source"])).body
+    return {node.target.id: ast.literal_eval(node.value) for node in body
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None}
+
+
+_KINDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def check_parameters(report: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults of the template overlaid with `parameters`.
 
@@ -146,10 +161,7 @@ def check_parameters(report: str, parameters: Mapping[str, Any]) -> dict[str, An
         _check_value(name, value)
     return {**known, **parameters}
 
-
-_KINDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
+# %% ../../nbs/59_templates.ipynb #1d9542df
 def _check_value(name: str, value: Any) -> None:
     """Counts are not negative, draws and paths at least one, dates are dates."""
     if name in ("start", "end", "since"):
@@ -169,18 +181,6 @@ def check_date(name: str, value: str) -> None:
     if not good:
         raise InputError(f"{name} must be a date, got {value!r}; write it as year-month-day, such as 2020-01-31",
                          code="BAD_PARAMETER", field=name, value=value)
-
-
-def template_defaults(path: Path) -> dict[str, Any]:
-    """Names and literal values of the cell tagged `parameters`."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    if len(tagged) != 1:
-        raise InputError(f"{path.name} must have one cell tagged parameters, got {len(tagged)}", code="NO_PARAMETERS",
-                         field="template", value=path.name, limit=1)
-    body = ast.parse("".join(tagged[0]["source"])).body
-    return {node.target.id: ast.literal_eval(node.value) for node in body
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None}
 
 # %% ../../nbs/59_templates.ipynb #e8b7c8ef
 def parse_values(report: str, given: Mapping[str, str]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _start(job: Job, logs: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,  # noqa: S603
                                 env=environment, start_new_session=True)
 
-
+# %% ../../nbs/59d_validate.ipynb #16cb20a1
 def _stop(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:
     """Interrupt children, then kill those that do not end."""
     for child in children:

@@ -25,7 +25,7 @@ from .trials import TrialLedger, default_ledger
 from ..types import PilError
 
 # %% auto #0
-__all__ = ['STATUS_CODES', 'Verdict', 'coded_html', 'verdict_table_html', 'verdict_text', 'judge']
+__all__ = ['STATUS_CODES', 'Verdict', 'verdict_text', 'coded_html', 'verdict_table_html', 'judge']
 
 # %% ../../nbs/57_verdict.ipynb #4181aa74
 STATUS_CODES: Mapping[str, int] = {"pass": 0, "fail": 1, "error": 2, "inconclusive": 3}
@@ -85,6 +85,17 @@ def _cells(gate: Gate) -> tuple[str, str]:
     return value, limit
 
 
+def verdict_text(verdict: Verdict) -> str:
+    """Headline, gate table, problems and notes for a terminal."""
+    lines = [f"{'gate':<16}{'status':<13}{'value':>10}{'limit':>10}  source and reason"]
+    for g in verdict.gates:
+        value, limit = _cells(g)
+        reason = "; ".join(x for x in (g.check if g.detail.startswith("worst of") else "", g.detail) if x)
+        lines.append(f"{g.id:<16}{g.status:<13}{value:>10}{limit:>10}  {g.source or '-'}{': ' if reason else ''}{reason}")
+    lines += [f"problem: {p}" for p in verdict.problems] + [f"note: {n}" for n in verdict.notes]
+    return "\n".join([f"{verdict.word}: {verdict.headline}", "", *lines, "", f"action: {verdict.action}"])
+
+# %% ../../nbs/57_verdict.ipynb #4a3e1f8e
 def coded_html(words: str) -> str:
     """Escaped text in which `commands` are set as code."""
     parts = text(words).split("`")
@@ -106,17 +117,6 @@ def verdict_table_html(verdict: Verdict, caption: str = "") -> str:
     caption = caption or f"{verdict.word}, action {verdict.action}: {verdict.headline}"
     return (f'<div class="scroll"><table class="wide">{caption_html(caption)}<thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>')
-
-
-def verdict_text(verdict: Verdict) -> str:
-    """Headline, gate table, problems and notes for a terminal."""
-    lines = [f"{'gate':<16}{'status':<13}{'value':>10}{'limit':>10}  source and reason"]
-    for g in verdict.gates:
-        value, limit = _cells(g)
-        reason = "; ".join(x for x in (g.check if g.detail.startswith("worst of") else "", g.detail) if x)
-        lines.append(f"{g.id:<16}{g.status:<13}{value:>10}{limit:>10}  {g.source or '-'}{': ' if reason else ''}{reason}")
-    lines += [f"problem: {p}" for p in verdict.problems] + [f"note: {n}" for n in verdict.notes]
-    return "\n".join([f"{verdict.word}: {verdict.headline}", "", *lines, "", f"action: {verdict.action}"])
 
 # %% ../../nbs/57_verdict.ipynb #425c8b16
 def _problems(root: Path, latest: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -203,18 +203,6 @@ def _status(action: str, gates: Sequence[Gate], oracle: Mapping[str, Any] | None
     return "fail" if any(g.status == "FAIL" for g in asked) else "inconclusive"
 
 # %% ../../nbs/57_verdict.ipynb #84352265
-def _ledger_facts(ledger: TrialLedger, root: Path) -> tuple[dict[str, Any], list[str]]:
-    """Lines, head and count; and what is wrong: a broken chain, or lines gone that an approval saw."""
-    try:
-        lines, head = ledger.head()
-        facts = {"lines": lines, "head": head, "count": ledger.count()}
-        seen = _approved_head(root)
-        lost = seen is not None and not ledger.extends(seen)
-    except PilError as e:
-        return {"lines": None, "head": None, "count": None}, [f"the trial ledger cannot be trusted: {e}"]
-    return facts, ["the trial ledger lacks lines that the last approval saw: restore it from a backup"] if lost else []
-
-
 def _approved_head(root: Path) -> tuple[int, str] | None:
     """Lines and head of the ledger in the folder's approval, withdrawn or not; None without a readable one."""
     for name in ("approval.json", "approval.json.withdrawn"):
@@ -226,6 +214,18 @@ def _approved_head(root: Path) -> tuple[int, str] | None:
     return None
 
 
+def _ledger_facts(ledger: TrialLedger, root: Path) -> tuple[dict[str, Any], list[str]]:
+    """Lines, head and count; and what is wrong: a broken chain, or lines gone that an approval saw."""
+    try:
+        lines, head = ledger.head()
+        facts = {"lines": lines, "head": head, "count": ledger.count()}
+        seen = _approved_head(root)
+        lost = seen is not None and not ledger.extends(seen)
+    except PilError as e:
+        return {"lines": None, "head": None, "count": None}, [f"the trial ledger cannot be trusted: {e}"]
+    return facts, ["the trial ledger lacks lines that the last approval saw: restore it from a backup"] if lost else []
+
+# %% ../../nbs/57_verdict.ipynb #6cc0f241
 def judge(runs: str | Path = "runs", *, ledger: TrialLedger | None = None, now: datetime | None = None) -> Verdict:
     """The verdict of a folder of runs.
 

@@ -135,7 +135,7 @@ class _NotKept:
             raise AttributeError(name)
         raise self._refuse()
 
-
+# %% ../../nbs/51_walk_forward.ipynb #a820242b
 def _select_tracks(w: WalkForward, names: Mapping[str, str]) -> WalkForward:
     old, new = list(names), tuple(names.values())
     def cut(table: Any, axis: int) -> Any:
@@ -185,7 +185,7 @@ def join_walks(*walks: WalkForward) -> WalkForward:
         final_states=states if len(states) == len(names) else (),
         exposures={n: x for w in walks for n, x in w.exposures.items()}, **tables)
 
-
+# %% ../../nbs/51_walk_forward.ipynb #f3472c70
 def summary_table(w: WalkForward) -> pd.DataFrame:
     """Sharpe ratios, volatility, drawdown, turnover and costs of every track; annual numbers use 252 bars."""
     r = w.returns.to_numpy()
@@ -289,7 +289,7 @@ def _members(q: PanelArrays, tracks: Sequence[Track]) -> tuple[NDArray[np.int8],
     own = [member_codes(q, pd.DatetimeIndex(q.history.dates), t.absent, t.promoted) for t in tracks]
     return np.stack([c for c, _ in own], axis=1), np.stack([d for _, d in own], axis=1)
 
-
+# %% ../../nbs/51_walk_forward.ipynb #171dd568
 def _keep(g: _Group, d: StepDecision, gross: Floats, net: Floats, costs: Floats, delta: Floats) -> None:
     """Append the day's rows to the record; what is not recorded is not worked out."""
     rows: dict[str, Callable[[], Any]] = {
@@ -439,7 +439,7 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
                        sleeve_returns=scaled, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),
                        exposures=exposures, **tables)
 
-
+# %% ../../nbs/51_walk_forward.ipynb #05b75e89
 def _rung_days(tracks: Sequence[Track], rungs: Ints) -> pd.DataFrame:
     """Days on which each allocator gave the base weights."""
     out = [{m: int((rungs[:, i] == j).sum()) for j, m in enumerate(allocation_ladder(t.config.allocation.method))}

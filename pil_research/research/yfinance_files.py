@@ -20,7 +20,7 @@ __all__ = ['PRICE_COLUMNS', 'from_yfinance', 'fetch_yfinance']
 # %% ../../nbs/40m_yfinance.ipynb #44db2860
 PRICE_COLUMNS = {"Adj Close": "close_tr", "Close": "close_raw", "Volume": "volume", "Dividends": "dividend"}
 
-
+# %% ../../nbs/40m_yfinance.ipynb #86d33db9
 def from_yfinance(frame: pd.DataFrame, ticker: str | None = None) -> pd.DataFrame:
     """Long rows from a frame of `yfinance.download`.
 
