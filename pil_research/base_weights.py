@@ -41,6 +41,12 @@ class Bases:
     correlation: Floats  # (K, K)
 
 
+def correlation(cov: Floats) -> Floats:
+    """Correlation matrix of a covariance; NaN rows stay NaN."""
+    sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
+    return np.asarray(cov / (sd[..., :, None] * sd[..., None, :]))
+
+# %% ../nbs/09a_base_weights.ipynb #a06a6e2c
 class _LaterBases(Bases):
     """`Bases` whose cross-check and correlations, which decide no weight, are worked out when somebody reads them."""
 
@@ -62,12 +68,6 @@ def _later_bases(weights: Floats, rung: Ints, cross: Callable[[], Floats], cov: 
     out.__dict__.update(weights=weights, rung=rung, _later={
         "erc": lambda: {"erc": cross()}, "correlation": close, "rho": close, "pair": close})
     return out
-
-
-def correlation(cov: Floats) -> Floats:
-    """Correlation matrix of a covariance; NaN rows stay NaN."""
-    sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
-    return np.asarray(cov / (sd[..., :, None] * sd[..., None, :]))
 
 # %% ../nbs/09a_base_weights.ipynb #e86f9d00
 class BaseWeights:
@@ -161,7 +161,7 @@ def allocate_members(covs: Floats, masks: Bools, combo: tuple[int, str, str, flo
         weights[at], rung[at] = allocate_batch(covs[at], method, active=masks[at], upper=float(bound))
     return weights, rung
 
-
+# %% ../nbs/09a_base_weights.ipynb #7170318b
 def _covs_of(b: BaseWeights, row: int, mask: Bools) -> dict[int, Floats]:
     """Each covariance set (1, K, K) for one set of members."""
     return {i: sleeve_cov(b.est, i, row, mask)[None] for i in {c[0] for c in b.combos}}

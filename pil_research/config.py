@@ -202,7 +202,7 @@ class VolTargetConfig(_Section):
     leverage_max: float = param(2.0, "multiple", "[1, 5]", "4.3", "largest leverage multiplier")
     leverage_alarm: float = param(0.3, "multiple", "[0, 1]", "4.3", "multiplier below which an alarm is raised")
 
-
+# %% ../nbs/01_config.ipynb #86c04762
 @dataclass(frozen=True, kw_only=True)
 class RegimeConfig(_Section):
     """Stage 6: a bounded tilt, never a switch."""

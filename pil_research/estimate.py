@@ -75,7 +75,7 @@ def unit_gross(weights: Floats) -> tuple[Floats, Bools]:
         return weights / gross[..., None], flat
     return weights / np.where(flat, 1.0, gross)[..., None] * ~flat[..., None], flat
 
-
+# %% ../nbs/09_estimate.ipynb #1199c065
 def _check_names(symbols: tuple[str, ...], ids: tuple[str, ...]) -> None:
     for name, values in (("symbols", symbols), ("sleeve_ids", ids)):
         if list(values) != sorted(set(values)):
@@ -212,7 +212,7 @@ def _fill_rows(h: History, returns: Floats, targets: Floats, dates: NDArray[np.d
     rows["issue"][a:b] = np.maximum.accumulate(np.where((unit != before).any(axis=(1, 2)), here, rows["issue"][a - 1]))
     rows["heard"][a:b] = np.maximum.accumulate(np.where(heard, here[:, None], rows["heard"][a - 1]), axis=0)
 
-
+# %% ../nbs/09_estimate.ipynb #8279173e
 def _hash_rows(h: History, row: int) -> list[str]:
     """The digests up to `row`; those nobody has asked for yet are made now, since rows never change."""
     for i in range(len(h._digests), row + 1):
@@ -377,7 +377,7 @@ def _store_scales(est: Estimator, a: int, n: int) -> None:
         est._rows["scaled"][: first + 1, k] = r[: first + 1, k] * all_scale[first, k]
         est._scaled_from[k] = first
 
-
+# %% ../nbs/09_estimate.ipynb #35829f93
 def _store_skill(est: Estimator, a: int, n: int) -> None:
     on, step, _, _, _ = est.settings.tilt
     h, k = est.history, est.settings.risk
@@ -502,7 +502,7 @@ def _observe(est: Estimator, a: int, b: int) -> Liveness:
     seen = seen | ((heard >= 0) & (heard > np.arange(a, b)[:, None] - s.vol_window))  # returns without targets
     return Liveness(np.where(seen, codes, np.int8(OBS_ABSENT)), live.reason)
 
-
+# %% ../nbs/09_estimate.ipynb #76c30aac
 def estimate(est: Estimator, row: int) -> Estimates:
     """Everything a decision reads whose last visible bar is `row`.
 

@@ -33,7 +33,7 @@ def extension_names(group: str) -> tuple[str, ...]:
     """Names that installed packages publish under `group`, sorted."""
     return tuple(sorted({name for name, _, _ in _published(group)}))
 
-
+# %% ../nbs/08h_extensions.ipynb #f0b67d84
 def load_extension(group: str, name: str) -> Callable[..., Any]:
     """The function that an installed package publishes under `group` as `name`.
 

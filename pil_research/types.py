@@ -388,7 +388,7 @@ class BookState:
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False))
 
-
+# %% ../nbs/00_types.ipynb #3f0d34d2
 def _tuples_to_lists(x: Any) -> Any:
     if isinstance(x, Mapping):
         return {k: _tuples_to_lists(v) for k, v in x.items()}
@@ -519,7 +519,7 @@ def plain(x: Any) -> Any:
         return float(x) if math.isfinite(float(x)) else None
     return str(x)
 
-
+# %% ../nbs/00_types.ipynb #f6c1911c
 def _passport_of(decision: Decision, name: str) -> Any:
     if decision.passport is None:
         raise InputError("this decision was read back from storage, without its passport; replay it to explain it",

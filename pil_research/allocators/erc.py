@@ -113,28 +113,6 @@ def _shares_met(rho: FloatArray, y: FloatArray, budget: FloatArray) -> NDArray[n
         return np.asarray((error <= _SHARE_ERROR) & (y > 0.0).all(-1))
 
 
-def erc_rows(cov: FloatArray, *, budget: ArrayLike | None = None) -> FloatArray:
-    """ERC weights of a stack of usable covariances (B, K, K); rows of NaN where there is no solution.
-
-    The inner layer of `erc`: no checks of `cov` and `budget`.
-    """
-    b, k, _ = cov.shape
-    if budget is None:
-        share = _equal_shares(k) if b == 1 else np.full((b, k), 1.0 / k)
-    else:
-        share = np.broadcast_to(_as_budget(budget, k), (b, k))
-    if k <= 2 and budget is None:
-        inverse_sd = _inverse_sd(cov)
-        return np.asarray(inverse_sd / inverse_sd.sum(-1, keepdims=True))
-    fast = answer("erc", cov, share)
-    if fast is None:
-        return _erc_rows(cov, share)
-    declined = fast[:, 0] != fast[:, 0]
-    if np.count_nonzero(declined):
-        fast[declined] = _erc_rows(cov[declined], share[declined])
-    return fast
-
-
 def _inverse_sd(cov: FloatArray) -> FloatArray:
     """Inverse deviations (B, K) over the largest of each row."""
     variance = np.diagonal(cov, axis1=-2, axis2=-1)
@@ -164,7 +142,7 @@ def _erc_rows(cov: FloatArray, share: FloatArray) -> FloatArray:
     met = _shares_met(rho, y, share)
     return np.asarray(weights) if met.all() else np.where(met[:, None], weights, np.nan)
 
-# %% ../../nbs/08b_erc.ipynb #e6c2e131
+# %% ../../nbs/08b_erc.ipynb #d390aed6
 @lru_cache(maxsize=64)
 def _equal_shares(k: int) -> FloatArray:
     """Equal budgets (1, K), not to be written to."""
@@ -182,6 +160,28 @@ def _as_budget(budget: ArrayLike, k: int) -> FloatArray:
     return np.asarray(share / share.sum(-1, keepdims=True))
 
 
+def erc_rows(cov: FloatArray, *, budget: ArrayLike | None = None) -> FloatArray:
+    """ERC weights of a stack of usable covariances (B, K, K); rows of NaN where there is no solution.
+
+    The inner layer of `erc`: no checks of `cov` and `budget`.
+    """
+    b, k, _ = cov.shape
+    if budget is None:
+        share = _equal_shares(k) if b == 1 else np.full((b, k), 1.0 / k)
+    else:
+        share = np.broadcast_to(_as_budget(budget, k), (b, k))
+    if k <= 2 and budget is None:
+        inverse_sd = _inverse_sd(cov)
+        return np.asarray(inverse_sd / inverse_sd.sum(-1, keepdims=True))
+    fast = answer("erc", cov, share)
+    if fast is None:
+        return _erc_rows(cov, share)
+    declined = fast[:, 0] != fast[:, 0]
+    if np.count_nonzero(declined):
+        fast[declined] = _erc_rows(cov[declined], share[declined])
+    return fast
+
+# %% ../../nbs/08b_erc.ipynb #e6c2e131
 def erc(cov: ArrayLike, *, budget: ArrayLike | None = None) -> FloatArray:
     """Equal (or budgeted) risk contribution weights (Maillard, Roncalli and Teiletche 2010; Spinu 2013).
 

@@ -104,7 +104,7 @@ def min_variance_rows(cov: FloatArray, upper: ArrayLike | None = None) -> FloatA
         out[row] = _min_variance_one(scaled, bound)
     return out
 
-
+# %% ../../nbs/08c1_minvar.ipynb #80263e28
 def min_variance(cov: ArrayLike, *, upper: ArrayLike | None = None) -> FloatArray:
     """Long-only minimum variance with an upper bound per name (a benchmark; approval refuses it).
 

@@ -266,7 +266,7 @@ def herc_rows(cov: FloatArray, *, n_clusters: int | None = None) -> FloatArray:
         weights = np.where(split & left, weights * alpha, np.where(split & right, weights * (1.0 - alpha), weights))
     return weights
 
-
+# %% ../../nbs/08d_nco.ipynb #a92a683c
 def herc(cov: ArrayLike, *, n_clusters: int | None = None) -> FloatArray:
     """Hierarchical equal risk contribution (Raffinot 2018) on average linkage.
 

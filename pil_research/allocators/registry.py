@@ -51,7 +51,7 @@ def _rows_of(method: str) -> Allocator:
     """The function of (B, K, K) behind a name."""
     return partial(extension_rows, method.removeprefix(PREFIX)) if method.startswith(PREFIX) else _ROWS[method]
 
-
+# %% ../../nbs/08_allocators.ipynb #eacd488d
 def ladder(method: str) -> tuple[str, ...]:
     """The rungs tried for `method`, first to last: itself, then whatever is below it.
 
@@ -89,7 +89,7 @@ def _accept_all(weights: FloatArray) -> bool:
         return False
     return bool(count(off <= _SUM_ERROR) == off.size and count(weights >= 0.0) == weights.size)
 
-
+# %% ../../nbs/08_allocators.ipynb #67e2f2d4
 def _try_rung(name: str, cov: FloatArray, faults: NDArray[np.intp], options: Mapping[str, Any]) -> FloatArray:
     """Weights of one rung (B, K), NaN rows where it fails."""
     usable = np.ones(len(cov), dtype=bool) if name in _DIAGONAL_ONLY else faults == 0
@@ -152,7 +152,7 @@ def allocate_with_fallback(cov: ArrayLike, method: str = "hrp", **options: Any) 
     weights, rung = _walk(stack, method, options)
     return weights.reshape(*lead, -1), _attempts(stack, method, rung, bool(lead))
 
-
+# %% ../../nbs/08_allocators.ipynb #53394867
 def _attempts(cov: FloatArray, method: str, rung: NDArray[np.intp], many: bool) -> list[tuple[str, str]]:
     faults = covariance_faults(cov)
     attempts = []

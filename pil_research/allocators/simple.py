@@ -184,7 +184,7 @@ def inverse_variance(cov: ArrayLike) -> FloatArray:
     score = variance.min(-1, keepdims=True) / variance
     return np.asarray((score / score.sum(-1, keepdims=True)).reshape(*lead, -1))
 
-
+# %% ../../nbs/08c_simple.ipynb #57846f97
 def equal_weight(cov: ArrayLike) -> FloatArray:
     """1/K each (DeMiguel, Garlappi and Uppal 2009). Reads nothing but the shape of `cov`: it cannot fail.
 

@@ -247,7 +247,7 @@ def _best_ends(d: list[list[float]], paths: list[list[float]], left: tuple[list[
                         best, ends = length, (u, w)
     return ends
 
-
+# %% ../../nbs/08a1_tree.ipynb #cdde50ea
 def leaf_order_of_list(d: list[list[float]], reorder: bool) -> list[int]:
     """`leaf_order_rows` of one distance matrix given as lists, for small K."""
     k = len(d)

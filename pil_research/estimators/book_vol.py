@@ -24,7 +24,6 @@ __all__ = ['Floats', 'AssetRisk', 'asset_risks', 'book_vol', 'book_vol_dense']
 
 # %% ../../nbs/04_book_vol.ipynb #3fe9cb7d
 Floats = NDArray[np.float64]
-_TILE = 256  # columns worked on at a time, so that temporaries stay in cache
 _MANY = 32  # books from which a dense matrix pays, where there are no more symbols than bars
 _BOOKS = 100  # books worked on at a time: products this small stay in cache and on one thread
 
@@ -51,6 +50,9 @@ class _Tall:
     cubes: Floats  # (T,) sum of y^3 / s
     scaled: Floats  # (T,) sum of s y
     standard: Floats  # (T,) sum of y / s
+
+# %% ../../nbs/04_book_vol.ipynb #10f744a3
+_TILE = 256  # columns worked on at a time, so that temporaries stay in cache
 
 
 def _tall(x: Floats, w: Floats) -> _Tall:
@@ -255,7 +257,7 @@ class AssetRisk(_RiskFields):
         """Per-bar volatility if every correlation were 1 in the bad direction: the sum of |W| s."""
         return np.asarray(np.abs(self._inner(weights)) @ self.known_sd)
 
-
+# %% ../../nbs/04_book_vol.ipynb #c0cce07d
 def _risk(known: NDArray[np.bool_], n_obs: NDArray[np.int64], parts: dict[str, Any], own: Floats) -> AssetRisk:
     """The record, from the parts of the known symbols and their deviations."""
     sd = own
@@ -305,7 +307,7 @@ def asset_risks(returns: ArrayLike, ends: Sequence[int] | NDArray[np.int64], win
         group.append((inner, known, n_obs))
     return out + _together(group, half_life, min_overlap)
 
-
+# %% ../../nbs/04_book_vol.ipynb #456ac237
 def _together(group: list[tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]], half_life: float | None,
               min_overlap: int) -> list[AssetRisk]:
     """Risks of windows of one shape and one set of known symbols."""
@@ -341,7 +343,7 @@ def book_vol(returns: ArrayLike, weights: ArrayLike, *, half_life: float | None 
     risk = AssetRisk.from_window(returns, half_life=half_life, min_obs=2, min_overlap=min_overlap)
     return _unless_unknown(risk, weights, risk.vol(weights))
 
-
+# %% ../../nbs/04_book_vol.ipynb #6f7f8b46
 def book_vol_dense(returns: ArrayLike, weights: ArrayLike, *, half_life: float | None = None,
                    min_overlap: int = 60) -> Floats:
     """`book_vol` through the dense matrix."""

@@ -72,7 +72,7 @@ def shrunk_covariance(returns: ArrayLike, *, target: str = "constant_correlation
                               mean_correlation=est.mean_correlation[0], repair=est.repair[0],
                               effective_bars=est.effective_bars[0])
 
-
+# %% ../../nbs/03_covariance.ipynb #e48f08a7
 def _windows(returns: ArrayLike, target: str, delta_scale: float) -> Floats:
     x = np.asarray(returns, dtype=np.float64)
     if target not in TARGETS:
@@ -194,7 +194,7 @@ def pairwise_covariance(returns: ArrayLike, *, half_life: float | None = None, m
     cov, count = _pairwise(flat, ewma_weights(flat.shape[1], half_life), min_overlap, variance == "own", ddof)
     return cov.reshape(*x.shape[:-2], *cov.shape[1:]), count.reshape(*x.shape[:-2], *cov.shape[1:])
 
-
+# %% ../../nbs/03_covariance.ipynb #2c6f21e1
 def _pairwise(x: Floats, w: Floats, min_overlap: int, own: bool, ddof: int) -> tuple[Floats, NDArray[np.int64]]:
     missing = np.isnan(x)
     mask, filled = np.where(missing, 0.0, 1.0), np.where(missing, 0.0, x)
@@ -245,7 +245,7 @@ def sample_covariance(returns: ArrayLike) -> Floats:
     found = answer("sample", x)
     return _sample_covariance(x) if found is None else found
 
-
+# %% ../../nbs/03_covariance.ipynb #a3adbb82
 def _sample_covariance(x: Floats) -> Floats:
     """`sample_covariance` in numpy."""
     n, k = x.shape
@@ -279,6 +279,18 @@ def rolling_shrunk_covariance(returns: ArrayLike, window: int | None, half_life:
     return _rolling(x, rows, weights, target, delta_scale, min_overlap)
 
 
+def _end_rows(n: int, window: int | None, ends: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
+    if window is not None and window < 2:
+        raise InputError(f"window must be at least 2 bars or None, got {window}", code="BAD_WINDOW", field="window",
+                         value=window, limit=">= 2")
+    if ends is None:
+        return np.arange(0 if window is None else window - 1, n)
+    rows = np.asarray(ends, dtype=np.int64)
+    if rows.ndim != 1 or np.count_nonzero((rows < 0) | (rows >= n)):
+        raise InputError(f"ends must be row numbers in 0..{n - 1}", code="BAD_ROW", field="ends", limit=n - 1)
+    return rows
+
+# %% ../../nbs/03_covariance.ipynb #4a95967c
 def _rolling(x: Floats, rows: NDArray[np.int64], weights: Floats, target: str, delta_scale: float,
              min_overlap: int) -> CovarianceEstimate:
     """Estimates of the windows that end at `rows`, as many rows each as there are weights."""
@@ -292,18 +304,6 @@ def _rolling(x: Floats, rows: NDArray[np.int64], weights: Floats, target: str, d
     stack = [_estimate(np.ascontiguousarray(views[rows[i:i + step]]), weights, target, delta_scale, min_overlap)
              for i in range(0, len(rows), step)]
     return _join(stack, x.shape[1])
-
-
-def _end_rows(n: int, window: int | None, ends: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
-    if window is not None and window < 2:
-        raise InputError(f"window must be at least 2 bars or None, got {window}", code="BAD_WINDOW", field="window",
-                         value=window, limit=">= 2")
-    if ends is None:
-        return np.arange(0 if window is None else window - 1, n)
-    rows = np.asarray(ends, dtype=np.int64)
-    if rows.ndim != 1 or np.count_nonzero((rows < 0) | (rows >= n)):
-        raise InputError(f"ends must be row numbers in 0..{n - 1}", code="BAD_ROW", field="ends", limit=n - 1)
-    return rows
 
 
 def _join(stack: list[CovarianceEstimate], k: int) -> CovarianceEstimate:

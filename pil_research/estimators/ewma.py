@@ -50,7 +50,7 @@ def ewma_weights(n: int, half_life: float | None) -> NDArray[np.float64]:
                          code="BAD_HALF_LIFE", field="half_life", value=half_life, limit="> 0")
     return _decaying(n, float(half_life))
 
-
+# %% ../../nbs/02_ewma.ipynb #a0f69058
 @lru_cache(maxsize=64)
 def _decaying(n: int, half_life: float) -> NDArray[np.float64]:
     """The weights, made once and read-only: every session asks for the same ones."""

@@ -43,7 +43,7 @@ def _moments(x: Floats, mask: Floats, w: Floats) -> tuple[Floats, ...]:
     count, mass = mask.swapaxes(1, 2) @ mask, mw.swapaxes(1, 2) @ mask
     return (count, mass, mw.swapaxes(1, 2) @ mw, *powers, last)
 
-
+# %% ../../nbs/03d_pairs.ipynb #b7d7d656
 def _pairs(sums: tuple[Floats, ...]) -> _Pairs:
     """Central moments of every pair from the raw sums."""
     count, mass, mass2 = sums[:3]

@@ -78,7 +78,7 @@ def repair_psd(cov: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]
     out[bad] = np.where(keep, out[bad], fixed)
     return out.reshape(c.shape), size.reshape(c.shape[:-2])
 
-
+# %% ../../nbs/03a_psd.ipynb #11fc1b98
 def _clip(corr: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = np.linalg.eigh(corr)
     root = vectors * np.sqrt(np.maximum(values, _TOLERANCE))[..., None, :]
@@ -127,7 +127,7 @@ def nearest_correlation(a: ArrayLike, *, tol: float = 1e-10, max_iter: int = 10_
     out = np.stack([_dykstra(m, tol, max_iter) for m in flat]) if len(flat) else flat
     return out.reshape(x.shape)
 
-
+# %% ../../nbs/03a_psd.ipynb #2a618e46
 def _dykstra(a: NDArray[np.float64], tol: float, max_iter: int) -> NDArray[np.float64]:
     y, correction = a.copy(), np.zeros_like(a)
     for _ in range(max_iter):

@@ -107,7 +107,7 @@ def regime_features(returns: ArrayLike, *, min_bars: int = 252, weights: ArrayLi
     out[:min_bars] = np.nan
     return out
 
-
+# %% ../../nbs/07_regime.ipynb #175d267d
 def _standardised(x: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Returns over the volatility known a bar earlier, winsorised at 10, and where they exist."""
     vol, _ = rolling_ewma_vol(x, 42.0, window=252, min_obs=21, bars_per_year=1.0)

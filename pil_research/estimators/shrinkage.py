@@ -48,7 +48,7 @@ def _inverse(x: Floats) -> Floats:
         return 1.0 / x  # many times quicker than the masked division
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0.0)
 
-
+# %% ../../nbs/03c_shrinkage.ipynb #8e4aa17f
 def _sample(x: Floats, weights: Floats) -> _Sample:
     """Weighted moments of (D, T, K) windows without gaps; an empty series is a column of zeros."""
     middle = weights @ x

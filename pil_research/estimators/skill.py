@@ -46,7 +46,7 @@ def _group_ranks(ordered: NDArray[np.generic]) -> Floats:
     np.minimum.accumulate(last[:, ::-1], axis=1, out=last[:, ::-1])
     return np.asarray(0.5 * (first + last) + 1.0)
 
-
+# %% ../../nbs/06_skill.ipynb #e5142213
 def average_ranks(values: ArrayLike) -> Floats:
     """Average ranks along the last axis, starting at 1; ties share the mean of theirs.
 
@@ -84,7 +84,7 @@ def _unit_weights(weights: Floats) -> Ints:
         unit[~held[..., 0]] = 0.0
     return unit.astype(np.int64)
 
-
+# %% ../../nbs/06_skill.ipynb #c01564eb
 @lru_cache(maxsize=64)
 def _places(n: int, rows: int) -> Floats:
     """Doubled ranks of n different values in every row (rows, n); not to be written to."""
@@ -248,7 +248,7 @@ def _sorted_pairs(scaled: Floats, start: int, memory: RowMemory) -> tuple[Floats
     memory.bars, memory.values, memory.places = bars, values, places
     return values, places
 
-
+# %% ../../nbs/06_skill.ipynb #b27647b3
 def _ics_in_block(weights: Floats, scaled: Floats, at: Ints, step: int, published: Publications) -> Floats:
     """IC (D, K) of windows of `step` rows from `at`; weights (rows, K, M), scaled returns (rows, M), NaN absent."""
     m = scaled.shape[1]
@@ -404,7 +404,7 @@ def skill_from_steps(ics: ArrayLike, *, step: int = 21, half_life: float = 63.0,
     z = np.divide(mean, se, out=np.zeros_like(mean), where=enough)
     return z, np.asarray(ndtr(z))
 
-
+# %% ../../nbs/06_skill.ipynb #9c8d0fa0
 @lru_cache(maxsize=16)
 def _step_weights(n: int, step: int, half_life: float) -> Floats:
     """Weights of n steps by age, newest last; not to be written to."""

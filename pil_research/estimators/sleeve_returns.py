@@ -93,7 +93,7 @@ def sleeve_returns_row(w_prev: ArrayLike, ret: ArrayLike, gap: ArrayLike | None 
     span = np.ones_like(r) if gap is None else np.asarray(gap, dtype=np.float64)
     return bar_returns(w, r, span, coverage)
 
-
+# %% ../../nbs/05_sleeve_returns.ipynb #274e1d0a
 def _check(targets: Floats, returns: Floats) -> None:
     if targets.ndim != 3 or returns.ndim != 2 or (targets.shape[0], targets.shape[2]) != returns.shape:
         raise InputError(f"targets must be (T, K, M) and returns (T, M), got {targets.shape} and {returns.shape}",
@@ -140,7 +140,7 @@ def _published(targets: Floats) -> Floats:
     out = np.take_along_axis(targets, np.maximum(last, 0)[..., None], axis=0)
     return np.where((last >= 0)[..., None], out, np.nan)
 
-
+# %% ../../nbs/05_sleeve_returns.ipynb #6b1e0c48
 def sleeve_return_matrix(targets: ArrayLike, returns: ArrayLike, *, coverage: float = 0.95,
                          gap_bars: ArrayLike | None = None) -> SleeveReturns:
     """Sleeve returns of every bar.
