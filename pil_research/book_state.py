@@ -19,7 +19,7 @@ from .step import StepState
 from .types import BookState, Kills, StateError
 
 # %% auto #0
-__all__ = ['encode', 'decode', 'state_values', 'state_from', 'check_stored', 'stored_kills', 'realign_state']
+__all__ = ['encode', 'state_values', 'decode', 'state_from', 'check_stored', 'stored_kills', 'realign_state']
 
 # %% ../nbs/20c_book_state.ipynb #c9734ac5
 _OVER_SLEEVES = ("base", "tilted", "target", "smoothed", "applied", "members", "sleeve_state", "missed", "entry_share",
@@ -43,6 +43,13 @@ def encode(x: Any) -> Any:
     return x
 
 
+def state_values(s: StepState) -> dict[str, Any]:
+    """Every array of a state as nested tuples, by field name."""
+    out: dict[str, Any] = {f.name: encode(getattr(s, f.name)) for f in fields(s) if f.name != "drawdown"}
+    out["drawdown"] = {f.name: encode(getattr(s.drawdown, f.name)) for f in fields(s.drawdown)}
+    return out
+
+# %% ../nbs/20c_book_state.ipynb #609b4290
 def decode(x: Any, like: NDArray[Any]) -> NDArray[Any]:
     """What `encode` wrote, as an array of the type of `like`."""
     def value(v: Any) -> Any:
@@ -58,13 +65,6 @@ def decode(x: Any, like: NDArray[Any]) -> NDArray[Any]:
     if info is not None and raw.size and not (info.min <= raw.min() and raw.max() <= info.max):
         raise ValueError("a whole number out of range")
     return raw.astype(like.dtype)
-
-
-def state_values(s: StepState) -> dict[str, Any]:
-    """Every array of a state as nested tuples, by field name."""
-    out: dict[str, Any] = {f.name: encode(getattr(s, f.name)) for f in fields(s) if f.name != "drawdown"}
-    out["drawdown"] = {f.name: encode(getattr(s.drawdown, f.name)) for f in fields(s.drawdown)}
-    return out
 
 # %% ../nbs/20c_book_state.ipynb #b9641896
 _SHARES = ("base", "tilted", "target", "smoothed", "applied", "entry_share", "haircut")

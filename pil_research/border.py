@@ -127,7 +127,7 @@ def _check_past(s: Sleeve) -> None:
                              code="BAD_TYPE", field=f"sleeves.{field}", subject=s.id, value=type(value).__name__,
                              limit=kind.__name__)
 
-
+# %% ../nbs/20b_border.ipynb #d4f6b165
 def _check_table(values: Any, field: str, subject: str, good: pd.Index | None = None) -> pd.Index | None:
     """Numbers under names, not under numbers or tuples; `good` is an index that has passed. Returns the last such index."""
     if isinstance(values, pd.Series) and good is not None and values.index is good and _is_real(values.dtype):

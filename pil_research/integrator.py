@@ -142,7 +142,7 @@ def decision_id(session: pd.Timestamp, slot: str, config_fingerprint: str) -> st
     text = f"{session.date().isoformat()}|{slot}|{config_fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-# %% ../nbs/21_integrator.ipynb #da2dfea6
+
 def build_target_book(self: PortfolioIntegrator, snapshot: Snapshot) -> Decision:
     """See `PortfolioIntegrator.build_target_book`."""
     kills = kills_in_force(self._kills, snapshot)  # before anything can fail
@@ -153,7 +153,7 @@ def build_target_book(self: PortfolioIntegrator, snapshot: Snapshot) -> Decision
             raise
         return _flat_book(self, snapshot, kills, error)
 
-
+# %% ../nbs/21_integrator.ipynb #da2dfea6
 def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Decision:
     trusted, self.vouched = snapshot is self.vouched, None
     if not trusted:
@@ -302,6 +302,11 @@ def _sleeve_index_of(self: PortfolioIntegrator, ids: tuple[str, ...]) -> pd.Inde
     return self._sleeve_names.index
 
 
+def _place(history: History, day: date | str) -> int:
+    """Rows of a history dated before a day."""
+    return int(history.dates.searchsorted(np.datetime64(day)))
+
+
 @dataclass(frozen=True)
 class _Gathered:
     """Aligned inputs of one decision, with the alarms that aligning raised."""
@@ -311,12 +316,7 @@ class _Gathered:
     alarms: tuple[Alarm, ...]
     hash: str
 
-
-def _place(history: History, day: date | str) -> int:
-    """Rows of a history dated before a day."""
-    return int(history.dates.searchsorted(np.datetime64(day)))
-
-
+# %% ../nbs/21_integrator.ipynb #455beda0
 def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, absent: bool, kills: Kills,
             trusted: bool) -> tuple[_Gathered, StepState]:
     """Everything `step` needs, from the snapshot and the history."""

@@ -254,7 +254,7 @@ class LiveDecision(Decision):
         out.__dict__.update({n: v for n, v in own.items() if n not in _LABELS} if "_made" in own else deepcopy(own, memo))
         return out
 
-
+# %% ../nbs/21a_labels.ipynb #2c8ed20b
 def live_decision(snapshot: Snapshot, name: str, config_fingerprint: str, input_hash: str, made: Made) -> LiveDecision:
     """The decision that `made` holds the numbers of."""
     out = object.__new__(LiveDecision)

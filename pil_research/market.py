@@ -195,7 +195,7 @@ def _table_for(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> tupl
     table["asset_class"] = table["asset_class"].where(table["asset_class"].notna(), "unclassified")
     return complete_instruments(table).loc[list(symbols)], known
 
-
+# %% ../nbs/20a_market.ipynb #3ce95ae8
 def _given_kinds(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> NDArray[np.str_]:
     """The kind of each symbol as the caller gave it."""
     if instruments is None or "kind" not in instruments:

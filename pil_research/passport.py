@@ -140,7 +140,7 @@ class Passport:
         raise InputError(f"{name!r} is neither a symbol nor a sleeve of this decision; sleeves are {self.sleeve_ids}",
                          code="UNKNOWN_NAME", field="name", subject=str(name)[:40], value=name)
 
-
+# %% ../nbs/22_passport.ipynb #cb3b7c8c
 def _parts(path: Floats, steps: Sequence[str]) -> pd.DataFrame:
     parts = np.diff(path, prepend=0.0)
     return pd.DataFrame({"part": parts, "after": path, "meaning": [MEANING[s] for s in steps]},

@@ -78,7 +78,7 @@ def _quantities(snapshot: Snapshot, names: Names) -> Floats:
                          code="NON_FINITE", field="positions", subject=bad, limit="finite")
     return np.nan_to_num(quantity)
 
-
+# %% ../nbs/20e_reading.ipynb #82618016
 def read_exposures(snapshot: Snapshot, market: Market, names: Names, equity: float, last: Floats,
                wanted: Bools) -> tuple[Floats, list[Alarm], Bools]:
     """Positions as fractions of equity, wrappers folded, and who cannot be traded for want of a price.
@@ -134,7 +134,7 @@ def observe_sleeves(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, sna
             codes[k] = OBS_OK if given[k] else OBS_MISSING
     return codes
 
-
+# %% ../nbs/20e_reading.ipynb #c246b021
 def current_targets(sleeves: Sequence[Sleeve], names: Names, est: Estimates) -> tuple[Floats, Bools, Bools, list[Alarm]]:
     """Today's unit-gross targets (the last published ones where none came), who is flat, who published."""
     alarms: list[Alarm] = []
@@ -189,7 +189,7 @@ def kills_in_force(latched: Kills, snapshot: Snapshot) -> Kills:
     return Kills(book=old.book or new.book, sleeves=tuple(sorted({*old.sleeves, *new.sleeves})),
                  symbols=tuple(sorted({*old.symbols, *new.symbols})), who=_said(new.who, old.who), why=_said(new.why, old.why))
 
-
+# %% ../nbs/20e_reading.ipynb #5a879cbe
 def _own(market: Market) -> Ints:
     return np.arange(len(market.symbols)) if market.primary is None else market.primary
 

@@ -82,6 +82,14 @@ class _Weights(NamedTuple):
     did: Bools
 
 
+def _joined(s: StepState, x: StepInputs, active: Bools) -> Ints:
+    """Session each sleeve joined; those of the first allocation count as seasoned."""
+    fresh, returned = active & (s.joined == -1), active & (s.sleeve_state == sleeves.DEMOTED)
+    if not (np.count_nonzero(fresh) or np.count_nonzero(returned)):
+        return s.joined
+    return np.where(returned | (fresh & s.allocated[:, None]), x.session, np.where(fresh, SEASONED, s.joined))
+
+
 def _tilt(p: SimpleNamespace, x: StepInputs, bases: Bases, days: Floats, active: Bools) -> Floats:
     warm = (days >= p.tilt.warm_up[:, None]) & p.tilt.skill[:, None]
     multiplier = allocation.skill_multiplier(x.estimates.skill_z, p.tilt.bound, warm)
@@ -129,14 +137,6 @@ def _divergence(bases: Bases | None, did: Bools) -> Floats:
         return np.full(len(did), np.nan)
     return np.where(did, allocation.divergence(bases.weights, bases.erc), np.nan)
 
-
-def _joined(s: StepState, x: StepInputs, active: Bools) -> Ints:
-    """Session each sleeve joined; those of the first allocation count as seasoned."""
-    fresh, returned = active & (s.joined == -1), active & (s.sleeve_state == sleeves.DEMOTED)
-    if not (np.count_nonzero(fresh) or np.count_nonzero(returned)):
-        return s.joined
-    return np.where(returned | (fresh & s.allocated[:, None]), x.session, np.where(fresh, SEASONED, s.joined))
-
 # %% ../nbs/20_step.ipynb #26c32fd2
 def _new_weights(p: SimpleNamespace, s: StepState, x: StepInputs, bases: Bases, active: Bools, days: Floats,
                  budget: Floats, limit: Floats, did: Bools, st: sleeves.SleeveStates,
@@ -174,7 +174,7 @@ class _Book(NamedTuple):
     limits: caps.BookLimits
     throttle: Floats
 
-
+# %% ../nbs/20_step.ipynb #d9163dbf
 def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats, read: Any) -> _Book:
     """Assemble and net, one volatility target, caps, governor and throttle."""
     e = x.estimates

@@ -49,7 +49,7 @@ def stack_configs(configs: Sequence[PILConfig]) -> SimpleNamespace:
                            trade_to_edge=np.array([c.turnover.trade_to == "edge" for c in configs]),
                            factors=np.stack([p.regime.risk_on, p.regime.transition, p.regime.crisis], axis=-1))
 
-
+# %% ../nbs/19a_step_values.ipynb #a72a70c0
 def _caps_by_tier(p: SimpleNamespace) -> SimpleNamespace:
     """Effective caps for each tier (C, 4): the smaller of configuration and tier, none where caps are off."""
     on = p.caps.enabled[:, None]

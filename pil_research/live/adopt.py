@@ -139,7 +139,7 @@ def acknowledge(store: StateStore, *, who: str, why: str,
                        {"book": now["book"], "memory": asdict(memory)})
     return row, memory
 
-
+# %% ../../nbs/32f_adopt.ipynb #50d6f1c8
 def _adoption_seen(store: StateStore, memory: SessionMemory) -> bool:
     """Whether the adopted configuration has made a decision since."""
     if not memory.adopting:

@@ -81,7 +81,7 @@ class Aligner:
         self._kept = grown(self._kept, history_from_frames(s.asset_returns, sleeves, s.session, symbols))
         return self._kept
 
-
+# %% ../../nbs/32c_align.ipynb #2b62dd66
 def grown(old: History | None, new: History) -> History:
     """`old` with the rows that `new` adds, if `new` begins with it bit for bit; else `new`."""
     if old is None or (old.symbols, old.sleeve_ids) != (new.symbols, new.sleeve_ids) or not 0 < old.n <= new.n:

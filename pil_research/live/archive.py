@@ -21,6 +21,9 @@ __all__ = ['FORMAT', 'time_text', 'time_from', 'table_record', 'visible_rows', '
            'Reader']
 
 # %% ../../nbs/30c_archive.ipynb #d25ff74d
+_SMALL = 1 << 16  # bytes up to which the sleeves' weights are one array; above, each one that did not change is not stored again
+
+
 def time_text(x: pd.Timestamp | None) -> list[str] | None:
     """A timestamp as ISO text and the name of its zone."""
     return None if x is None else [x.isoformat(), str(x.tzinfo or "")]
@@ -33,10 +36,7 @@ def time_from(x: Sequence[str] | None) -> pd.Timestamp | None:
     at = pd.Timestamp(x[0])
     return at.tz_convert(x[1]) if x[1] and not x[1].startswith("UTC") else at
 
-
-_SMALL = 1 << 16  # bytes up to which the sleeves' weights are one array; above, each one that did not change is not stored again
-
-
+# %% ../../nbs/30c_archive.ipynb #f8e1cd88
 class _Shelf:
     """Bytes to store, by hash; objects seen lately are not packed twice."""
 
@@ -133,6 +133,22 @@ def visible_rows(h: History, session: pd.Timestamp) -> int:
     return int(np.searchsorted(h.dates, np.datetime64(session.date())))
 
 
+def _history_record(self: Archive, shelf: _Shelf, h: History, session: pd.Timestamp) -> dict[str, Any]:
+    """Head block, rows and digest of what the decision may see; grows from the tail where the tail is its beginning."""
+    n, tail = visible_rows(h, session), self.tail
+    if n < 1:
+        raise InputError(f"asset_returns has no row before session {session.date()}", code="NO_HISTORY", field="asset_returns",
+                         value=n, limit=2)
+    digest = h.digest_at(n - 1)
+    grows = tail is not None and 0 < tail["rows"] <= n and h.digest_at(tail["rows"] - 1) == tail["digest"]
+    if not grows or tail is None:
+        return {"head": _block(shelf, h, 0, n, None), "rows": n, "digest": digest}
+    head = tail["head"]
+    for i in range(tail["rows"], n):
+        head = _block(shelf, h, i, i + 1, head)
+    return {"head": head, "rows": n, "digest": digest}
+
+# %% ../../nbs/30c_archive.ipynb #8b42777c
 class Archive:
     """Turns snapshots into records and the bytes behind them.
 
@@ -174,22 +190,6 @@ class Archive:
         self._shelf = _Shelf()
 
 # %% ../../nbs/30c_archive.ipynb #792fe036
-def _history_record(self: Archive, shelf: _Shelf, h: History, session: pd.Timestamp) -> dict[str, Any]:
-    """Head block, rows and digest of what the decision may see; grows from the tail where the tail is its beginning."""
-    n, tail = visible_rows(h, session), self.tail
-    if n < 1:
-        raise InputError(f"asset_returns has no row before session {session.date()}", code="NO_HISTORY", field="asset_returns",
-                         value=n, limit=2)
-    digest = h.digest_at(n - 1)
-    grows = tail is not None and 0 < tail["rows"] <= n and h.digest_at(tail["rows"] - 1) == tail["digest"]
-    if not grows or tail is None:
-        return {"head": _block(shelf, h, 0, n, None), "rows": n, "digest": digest}
-    head = tail["head"]
-    for i in range(tail["rows"], n):
-        head = _block(shelf, h, i, i + 1, head)
-    return {"head": head, "rows": n, "digest": digest}
-
-
 def _sleeve_record(shelf: _Shelf, s: Sleeve, given: bool) -> dict[str, Any]:
     """A sleeve without what it does not say; its weights too, unless they are `given` with those of the others."""
     facts = {"weights": None if given else shelf.series(s.weights), "promoted_on": time_text(s.promoted_on),
@@ -356,7 +356,7 @@ def _history(self: Reader, facts: Mapping[str, Any]) -> History:
                          field="history", value=None if history is None else history.n, limit=facts["rows"])
     return history
 
-
+# %% ../../nbs/30c_archive.ipynb #8edc74b7
 def _written(self: Reader, x: Any, kind: Any) -> NDArray[Any]:
     """An array that is written out in its block, or named there."""
     return np.array(x, dtype=kind) if isinstance(x, list) else self.array(x)

@@ -54,7 +54,7 @@ class ReasonCode(StrEnum):
     DUPLICATE = "DUPLICATE"  # asked again; the first answer stands
     INPUT_CHANGED = "INPUT_CHANGED"  # asked again with other inputs; the first answer stands
 
-
+# %% ../../nbs/32b_checks.ipynb #1507a727
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """One finding about a live decision, as plain values."""
@@ -121,7 +121,7 @@ def _aged(name: str, age: float, limit: float, limits: SessionLimits) -> Reason 
         return Reason(code=ReasonCode.STALE, subject=name, value=age, limit=limit, message="seconds old; the limit was passed")
     return None
 
-
+# %% ../../nbs/32b_checks.ipynb #eb66e1c8
 def check_ages(s: Snapshot, times: Mapping[str, pd.Timestamp] | None, limits: SessionLimits) -> Aged:
     """Drop what is too old to use, and say whether what is left can be traded on.
 
@@ -252,7 +252,7 @@ def _broken(what: str, subject: Any = "", value: Any = None, limit: Any = None) 
 def _first(index: pd.Index, bad: NDArray[np.bool_]) -> str:
     return str(index[int(np.flatnonzero(bad)[0])])
 
-
+# %% ../../nbs/32b_checks.ipynb #cd3f41d6
 def check_last_line(d: Decision, config: PILConfig, duties: Duties) -> None:
     """Refuse a finished book that is not finite, above a cap while adding risk, or against a kill or a restriction.
 

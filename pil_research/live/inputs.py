@@ -131,7 +131,7 @@ def everything(s: Snapshot) -> tuple[str, ...]:
     held = [] if s.positions is None else [str(k) for k in s.positions.index]
     return tuple(sorted({*s.asset_returns.symbols, *held}))
 
-
+# %% ../../nbs/32e_inputs.ipynb #acfbf7fc
 def prepare(self: LiveSession, given: Snapshot, times: Mapping[str, pd.Timestamp] | None,
              reasons: list[Reason]) -> Prepared:
     """Align, check and mark what cannot be trusted."""
@@ -175,7 +175,7 @@ def _check_universe(self: LiveSession, universe: tuple[str, ...]) -> tuple[bool,
     return False, [Reason(code=ReasonCode.UNIVERSE_CHANGED, subject=text[:200] if self._at.universe else "first",
                           value=len(gone) + len(come), message="names that went and came")]
 
-
+# %% ../../nbs/32e_inputs.ipynb #16744959
 def _check_positions(self: LiveSession, s: Snapshot) -> tuple[dict[str, Interval], list[Reason]]:
     """Breaks that are open now: those of earlier slots that did not heal, and new ones."""
     if s.positions is None or s.prices is None or self._at.expected is None:

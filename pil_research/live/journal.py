@@ -114,7 +114,6 @@ def trouble_of(path: Path, error: sqlite3.Error) -> StateError:
 
 # %% ../../nbs/30d_journal.ipynb #1129a11c
 RECENT = 256  # rows whose payload is read at every start
-_COLUMNS = "seq, epoch, kind, decision_id, session, slot, payload_hash, hash, seal"
 
 
 def check_schema(db: sqlite3.Connection) -> None:
@@ -133,6 +132,9 @@ def check_schema(db: sqlite3.Connection) -> None:
     bad = db.execute("PRAGMA integrity_check").fetchone()[0]
     if bad != "ok":
         raise damage(str(bad)[:120])
+
+# %% ../../nbs/30d_journal.ipynb #c5d42982
+_COLUMNS = "seq, epoch, kind, decision_id, session, slot, payload_hash, hash, seal"
 
 
 def check_links(db: sqlite3.Connection) -> tuple[int, str]:

@@ -75,7 +75,7 @@ def read_kills(path: str | Path | None) -> Kills | None:
     except (InputError, StateError) as e:
         return _killed(f"unreadable: {e}")
 
-
+# %% ../../nbs/32a_kills.ipynb #0773cc65
 def _plain_kills(k: Any) -> bool:
     """Whether every part of a `Kills` value can be read."""
     return isinstance(k, Kills) and isinstance(k.book, bool) and all(

@@ -22,7 +22,7 @@ from .store import StateStore
 from ..types import BookState, Decision, Order, StateError
 
 # %% auto #0
-__all__ = ['SlotDecision', 'LiveSlotDecision', 'slot_decision', 'SessionMemory', 'book_values', 'Loaded', 'stored_book',
+__all__ = ['SlotDecision', 'LiveSlotDecision', 'slot_decision', 'SessionMemory', 'book_values', 'stored_book', 'Loaded',
            'load_session']
 
 # %% ../../nbs/32d_memory.ipynb #5c95dc9f
@@ -99,6 +99,12 @@ def book_values(state: BookState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in _BOOK}
 
 
+def stored_book(store: StateStore) -> BookState:
+    """The book of a store that has one, with its last decision."""
+    book = (store.state or {})["book"]
+    return BookState.from_dict({**book, "last_decision": _last_decision(store, book["last_decision_id"])})
+
+# %% ../../nbs/32d_memory.ipynb #a2294d42
 class Loaded(NamedTuple):
     integrator: PortfolioIntegrator
     state: BookState  # without its last decision
@@ -106,12 +112,6 @@ class Loaded(NamedTuple):
     tail: Mapping[str, Any] | None  # history of the last record
     expected: Mapping[str, Interval] | None  # of positions; None when nothing is known
     universe: tuple[str, ...]
-
-
-def stored_book(store: StateStore) -> BookState:
-    """The book of a store that has one, with its last decision."""
-    book = (store.state or {})["book"]
-    return BookState.from_dict({**book, "last_decision": _last_decision(store, book["last_decision_id"])})
 
 
 def load_session(store: StateStore, integrator: PortfolioIntegrator) -> Loaded:

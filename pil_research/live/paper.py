@@ -61,7 +61,7 @@ def _no_wait(at: pd.Timestamp) -> None:
 def _never() -> bool:
     return False
 
-
+# %% ../../nbs/33_paper.ipynb #edc32b7b
 class PaperRun:
     """Plays a market from where broker and store stand.
 
@@ -144,7 +144,7 @@ def _first(d: SlotDecision) -> bool:
     """Whether this is the answer to a new question; an answer given before knows nothing of an operator of now."""
     return not any(r.code in (ReasonCode.DUPLICATE, ReasonCode.INPUT_CHANGED) for r in d.reasons)
 
-
+# %% ../../nbs/33_paper.ipynb #e000c88a
 def _step(self: PaperRun, day: PaperDay, point: int, log: Callable[[dict[str, Any]], None] | None) -> int:
     self.broker.advance(day, point)
     if point == len(day.slots):

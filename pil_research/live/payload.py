@@ -118,7 +118,7 @@ def _kind(of: np.dtype[Any]) -> str:
 def _header(kind: str, shape: tuple[int, ...], small: bool) -> bytes:
     return canonical({"kind": kind, "shape": list(shape), "z": small}) + b"\n"
 
-
+# %% ../../nbs/30a_payload.ipynb #8417de8f
 def unpack(data: bytes) -> NDArray[Any]:
     """The array that `pack` wrote, read-only.
 

@@ -52,6 +52,12 @@ def _leaves(a: Any, b: Any, path: str, tolerance: float) -> Iterator[tuple[str, 
             yield path, a, b
 
 
+def _dollars(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    x, y = a.get("exposures", {}), b.get("exposures", {})
+    moved = sum(abs((x.get(s) or 0.0) - (y.get(s) or 0.0)) for s in {*x, *y})
+    return float(moved * (a.get("equity") or b.get("equity") or 0.0))
+
+# %% ../../nbs/34_replay.ipynb #01cf71a2
 def _comparable(decision: Mapping[str, Any]) -> dict[str, Any]:
     """A decision as JSON holds it, without the alarm that counts purged bars."""
     plain = parse(canonical(decision))
@@ -59,15 +65,6 @@ def _comparable(decision: Mapping[str, Any]) -> dict[str, Any]:
     return dict(plain)
 
 
-def _dollars(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    x, y = a.get("exposures", {}), b.get("exposures", {})
-    moved = sum(abs((x.get(s) or 0.0) - (y.get(s) or 0.0)) for s in {*x, *y})
-    return float(moved * (a.get("equity") or b.get("equity") or 0.0))
-
-
-_FIRST = ("exposures", "trades", "sleeve_weights")
-
-# %% ../../nbs/34_replay.ipynb #01cf71a2
 def _as_format_1(stored: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
     """Without what version 2 added: new numbers and notes, and attributions that add up."""
     notes = {s["name"]: set(s["notes"]) for s in stored["stages"]}
@@ -77,6 +74,9 @@ def _as_format_1(stored: Mapping[str, Any], again: Mapping[str, Any]) -> dict[st
                        for s in again["stages"]],
             "orders": [{**o, "attribution": stored["orders"][i]["attribution"]} if same else o
                        for i, o in enumerate(again["orders"])]}
+
+
+_FIRST = ("exposures", "trades", "sleeve_weights")
 
 
 def _compare(row: Row, stored: Mapping[str, Any], replayed: Mapping[str, Any], tolerance: float) -> Difference | None:
@@ -144,7 +144,7 @@ def _replay_decision(self: _Replayer, row: Row) -> Difference | None:
             return Difference(row.seq, row.decision_id, row.session, row.slot, "state", row.payload["state"], after, 0.0)
     return found
 
-
+# %% ../../nbs/34_replay.ipynb #3b4666d8
 def _replay_adoption(self: _Replayer, row: Row) -> Difference | None:
     """The state is carried over again, and the next decisions are made under the new configuration."""
     config = PILConfig.from_dict(parse(self.store.blob(row.payload["config"])))

@@ -329,7 +329,7 @@ def _kill_name(self: LiveSession, s: Snapshot, orders: tuple[Order, ...]) -> str
     text = f"{s.session}|{s.slot}|{self._at.state.config_fingerprint}|{[(o.symbol, o.side, o.quantity) for o in orders]}"
     return f"{sha(text.encode())[:16]}:kill"
 
-
+# %% ../../nbs/32_session.ipynb #2abbce98
 def _need_own_row(self: LiveSession) -> None:
     """Nobody else wrote through this store since: what this session remembers would undo it."""
     if self.store.seq != self._row:

@@ -75,7 +75,7 @@ def build_facts() -> dict[str, str]:
             **{p: of(p) for p in ("pil_research", "numpy", "pandas", "scipy", "exchange_calendars")},
             "threads": os.environ.get("OPENBLAS_NUM_THREADS", "unset")}
 
-
+# %% ../../nbs/30_store.ipynb #deca49e4
 class _Reader:
     """What can be asked of an open store."""
 
@@ -192,7 +192,7 @@ def _lock_and_place(path: Path, fresh: bool) -> WriterLock:
                          value=str(e)) from e
     return lock
 
-
+# %% ../../nbs/30_store.ipynb #5da0a797
 _INTACT = ("NEWER_SCHEMA", "ROLLED_BACK", "MISSING", "STORE_IO")  # refused, but what is there is whole
 
 
@@ -285,7 +285,7 @@ def _inode(path: Path) -> int:
     except OSError:
         return -1
 
-
+# %% ../../nbs/30_store.ipynb #d5b60d4e
 def _landed(self: StateStore, seq: int, link: str) -> bool:
     """After an error: undo what is open, and look whether the row is there after all."""
     with contextlib.suppress(sqlite3.Error):
@@ -328,7 +328,7 @@ def _blob(self: _Reader, digest: str) -> bytes:
         raise damage(f"archived input {digest[:12]} is {'changed' if got else 'not there'}", subject=digest)
     return bytes(got[0][0])
 
-
+# %% ../../nbs/30_store.ipynb #e6d8571d
 def _verify(self: _Reader) -> dict[str, int]:
     try:
         check_schema(self._db)

@@ -121,7 +121,7 @@ def kill_cycle(path: Path, rng: np.random.Generator, mode: int) -> tuple[int, in
     with StateStore(path) as store:
         return (int(lines[-1]) if lines else 0), store.seq
 
-
+# %% ../../nbs/36f_crash.ipynb #63126929
 class Kills9(NamedTuple):
     """Counts of a kill loop."""
 
@@ -178,7 +178,7 @@ def _turns(path: Path, rounds: int, seed: int, pipe: int) -> None:
     os.write(pipe, b"%d %d\n" % (mine, away))
     os._exit(0)
 
-
+# %% ../../nbs/36f_crash.ipynb #d37d05d9
 def contend(path: Path, writers: int, rounds: int, seed: int = 0) -> Contention:
     """Let `writers` processes take `rounds` turns each on one store.
 

@@ -122,7 +122,7 @@ class Line(NamedTuple):
     facts: dict[str, Any]
     seconds: float
 
-
+# %% ../../nbs/36_drill.ipynb #e8da0b5c
 def _corrupt(path: Path, n: int, seed: int) -> tuple[bool, dict[str, Any]]:
     notes = n // 10 if path.with_name(path.name + ".head").is_file() else 0  # an empty store has no note yet
     main, note = damage_copies(path, n - notes, seed), damage_copies(path, notes, seed + 1, part=".head" if notes else "")
@@ -150,7 +150,7 @@ def _disk(path: Path, n: int, seed: int) -> tuple[bool, dict[str, Any]]:
     got = disk_full(path, n, seed)
     return not got.wrong, {"refused": got.refused, "committed": got.committed, "wrong": got.wrong}
 
-
+# %% ../../nbs/36_drill.ipynb #cf7404cd
 def _fuzz(path: Path, n: int, seed: int) -> tuple[bool, dict[str, Any]]:
     with StateStore(path) as store:
         own = pool_of([World.of_store(store)])
@@ -165,7 +165,7 @@ def _fuzz(path: Path, n: int, seed: int) -> tuple[bool, dict[str, Any]]:
 _RUN: Mapping[str, Callable[[Path, int, int], tuple[bool, dict[str, Any]]]] = {
     "corrupt": _corrupt, "kill9": _kill9, "writers": _writers, "clock": _clock, "disk": _disk, "fuzz": _fuzz}
 
-# %% ../../nbs/36_drill.ipynb #cf7404cd
+
 def run_line(kind: str, source: Path, count: int, seed: int) -> Line:
     """One kind of fault on its own copy of a store; a kind that cannot run on this store says why."""
     began = time.perf_counter()

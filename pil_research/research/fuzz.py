@@ -26,7 +26,7 @@ from .fuzz_world import SHORT, World, lived
 from ..types import BookState, Decision, PilError, Snapshot
 
 # %% auto #0
-__all__ = ['CONFIGS', 'LIMIT', 'TRIES', 'Witness', 'witness', 'default_pool', 'pool_of', 'FuzzCase', 'fuzz_case', 'Outcome',
+__all__ = ['CONFIGS', 'LIMIT', 'TRIES', 'Witness', 'witness', 'pool_of', 'default_pool', 'FuzzCase', 'fuzz_case', 'Outcome',
            'marks_of', 'run_case', 'FuzzResult', 'fuzz']
 
 # %% ../../nbs/36d_fuzz.ipynb #dc04b780
@@ -46,6 +46,11 @@ def witness(world: World, integrator: PortfolioIntegrator | None = None) -> Witn
     return Witness(world, integrator, asked, copy.copy(integrator).build_target_book(asked).to_dict())
 
 
+def pool_of(worlds: Iterable[World]) -> tuple[Witness, ...]:
+    """Witnesses of given worlds with a state."""
+    return tuple(witness(w) for w in worlds)
+
+# %% ../../nbs/36d_fuzz.ipynb #89fea4f1
 CONFIGS: tuple[dict[str, Any], ...] = (
     {}, {"allocation.method": "erc", "sizing.kelly": 1.0}, {"allocation.method": "equal", "turnover.trade_to": "edge"},
     {"allocation.method": "nco", "caps.name": 1.0, "caps.cluster": 3.0, "ladder.name": [1.0] * 4},
@@ -65,11 +70,6 @@ def default_pool() -> tuple[Witness, ...]:
     """Two dozen witnesses on small worlds: every configuration above, with and without whole lots."""
     return tuple(witness(*lived(World.small(i, priced=priced), 5 + i % 3, SHORT.replace(**changes)))
                  for i, changes in enumerate(CONFIGS) for priced in (False, True))
-
-
-def pool_of(worlds: Iterable[World]) -> tuple[Witness, ...]:
-    """Witnesses of given worlds with a state."""
-    return tuple(witness(w) for w in worlds)
 
 # %% ../../nbs/36d_fuzz.ipynb #bff0d065
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class FuzzCase:
     ask: tuple[Callable[[], Snapshot], ...]
     faults: tuple[str, ...]
 
-
+# %% ../../nbs/36d_fuzz.ipynb #cb0ba90d
 _NAMES = tuple(FAULTS)
 
 
@@ -202,7 +202,7 @@ def _answers(case: FuzzCase) -> tuple[str, list[str]]:
         broken += _witness_again(case, integrator)
     return "decided" if "decided" in codes else codes[-1], broken
 
-
+# %% ../../nbs/36d_fuzz.ipynb #acbeb35f
 def _bad_error(e: PilError) -> list[str]:
     ok = e.code != "ERROR" and len(str(e)) > 15 and json.dumps(e.as_dict(), allow_nan=False)
     return [] if ok else [f"an error without code or text: {e!r}"]
@@ -267,7 +267,7 @@ class FuzzResult(NamedTuple):
         """Whether nothing failed."""
         return not self.failures
 
-
+# %% ../../nbs/36d_fuzz.ipynb #b5501a94
 def fuzz(seeds: Iterable[int], pool: Sequence[Witness] | None = None, *, keep: int = 50,
          progress: Callable[[int], None] | None = None) -> FuzzResult:
     """Run the cases of some seeds.

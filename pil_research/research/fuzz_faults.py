@@ -53,7 +53,7 @@ JUNK: tuple[Callable[[], Any], ...] = (
     lambda: pd.DataFrame(), lambda: np.float32(1e30), lambda: np.int64(5), lambda: pd.Series(["x"], index=["S00"]),
     lambda: pd.Series([True, False]), lambda: pd.Series([1.0, 2.0], index=["S00", "S00"]), lambda: [[]], lambda: "NaN")
 
-
+# %% ../../nbs/36b_fuzz_faults.ipynb #6f97e5c6
 def junk(rng: Rng) -> Any:
     """A new object of a wrong kind."""
     return JUNK[int(rng.integers(len(JUNK)))]()
@@ -80,6 +80,11 @@ def _some(rng: Rng, n: int) -> Any:
     return np.flatnonzero(rng.random(n) < 0.4)
 
 
+def _frozen(a: Any) -> Any:
+    a.flags.writeable = False
+    return a
+
+# %% ../../nbs/36b_fuzz_faults.ipynb #eb5e32f8
 RETURNS: Mapping[str, Callable[[Rng, Any], Any]] = {
     "odd cells": lambda g, x: poke(g, x, 0.02), "odd finite cells": lambda g, x: poke(g, x, 0.02, ODD[np.isfinite(ODD)]),
     "holes": lambda g, x: poke(g, x, pick(g, (0.01, 0.05, 0.3, 0.9)), [np.nan]),
@@ -120,11 +125,6 @@ RETURNS: Mapping[str, Callable[[Rng, Any], Any]] = {
     "dict": lambda g, x: x.to_dict(),
     "read-only": lambda g, x: pd.DataFrame(_frozen(x.to_numpy().copy()), index=x.index, columns=x.columns)}
 
-
-def _frozen(a: Any) -> Any:
-    a.flags.writeable = False
-    return a
-
 # %% ../../nbs/36b_fuzz_faults.ipynb #82f4dd10
 _DAYS = (-400, -30, -1, 0, 1, 30, 4000)
 
@@ -133,6 +133,21 @@ def _day(g: Rng, s: Snapshot) -> Any:
     return pick(g, (s.session + pd.Timedelta(days=pick(g, _DAYS)), s.session, pd.NaT, "2021-01-01", s.decided_at, 5))
 
 
+def _blank_end(history: pd.DataFrame, n: int) -> pd.DataFrame:
+    return _put(history, slice(-n, None), slice(None), np.nan)
+
+
+def _one_sleeve(name: str) -> Fault:
+    def fault(g: Rng, s: Snapshot, w: World) -> Mapping[str, Any]:
+        given = list(s.sleeves or ())
+        if not given:
+            return {}
+        for k in {int(g.integers(len(given))), int(g.integers(len(given)))}:
+            given[k] = replace(given[k], **SLEEVE[name](g, given[k], s))
+        return {"sleeves": tuple(given)}
+    return fault
+
+# %% ../../nbs/36b_fuzz_faults.ipynb #2066849a
 SLEEVE: Mapping[str, Callable[[Rng, Any, Snapshot], Mapping[str, Any]]] = {
     "nothing today": lambda g, x, s: {"weights": None}, "odd weights": lambda g, x, s: {"weights": poke(g, x.weights, 0.4)},
     "missing weights": lambda g, x, s: {"weights": poke(g, x.weights, pick(g, (0.2, 1.0)), [np.nan])},
@@ -166,21 +181,6 @@ SLEEVE: Mapping[str, Callable[[Rng, Any, Snapshot], Mapping[str, Any]]] = {
     "gain": lambda g, x, s: {"expected_gain": poke(g, x.weights, pick(g, (0.0, 0.5)))},
     "gain of junk": lambda g, x, s: {"expected_gain": junk(g)},
     "odd id": lambda g, x, s: {"id": pick(g, (*NAMES, None, 5))}}
-
-
-def _blank_end(history: pd.DataFrame, n: int) -> pd.DataFrame:
-    return _put(history, slice(-n, None), slice(None), np.nan)
-
-
-def _one_sleeve(name: str) -> Fault:
-    def fault(g: Rng, s: Snapshot, w: World) -> Mapping[str, Any]:
-        given = list(s.sleeves or ())
-        if not given:
-            return {}
-        for k in {int(g.integers(len(given))), int(g.integers(len(given)))}:
-            given[k] = replace(given[k], **SLEEVE[name](g, given[k], s))
-        return {"sleeves": tuple(given)}
-    return fault
 
 # %% ../../nbs/36b_fuzz_faults.ipynb #21d32b86
 def _twin(g: Rng, s: Snapshot) -> tuple[Sleeve, ...]:
@@ -241,6 +241,7 @@ ACCOUNT: Mapping[str, Callable[[Rng, Snapshot, World], Mapping[str, Any]]] = {
     "scaled prices": lambda g, s, w: {"prices": _priced(g, s, [100.0]) * pick(g, (-1.0, 1e-6, 1e6, 1e300))},
     "price twice": lambda g, s, w: {"prices": pd.Series([1.0, 2.0], index=["S00", "S00"])}}
 
+# %% ../../nbs/36b_fuzz_faults.ipynb #5597571e
 INSTRUMENTS: Mapping[str, Callable[[Rng, pd.DataFrame], Any]] = {
     "none": lambda g, x: None, "junk": lambda g, x: junk(g), "some rows": lambda g, x: x.iloc[: int(g.integers(len(x)))],
     "rows twice": lambda g, x: pd.concat([x, x.iloc[:1]]), "no class": lambda g, x: x.drop(columns=["asset_class"]),
@@ -302,7 +303,7 @@ CONTROLS: Mapping[str, Callable[[Rng, Snapshot, World], Mapping[str, Any]]] = {
     "as of": lambda g, s, w: {"asof": pick(g, (s.decided_at - pd.Timedelta(days=40), s.session, pd.NaT, junk(g)))},
     "any field": lambda g, s, w: {pick(g, [f.name for f in fields(Snapshot)]): junk(g)}}
 
-
+# %% ../../nbs/36b_fuzz_faults.ipynb #3d49776c
 def _of_tables(table: Mapping[str, Any], name: str, source: str) -> Fault:
     def fault(g: Rng, s: Snapshot, w: World) -> Mapping[str, Any]:
         x = getattr(s, source)

@@ -29,7 +29,7 @@ SHORT = PILConfig().replace(**{
     "covariance.window": 60, "covariance.min_overlap": 20, "sleeves.vol_window": 60, "sleeves.min_observations": 20,
     "tilt.window": 63, "tilt.min_steps": 2, "risk.window": 40, "risk.min_observations": 15})
 
-
+# %% ../../nbs/36a_fuzz_world.ipynb #2066033d
 @dataclass(frozen=True)
 class World:
     """A sound case.

@@ -324,7 +324,7 @@ class RampedWeights(NamedTuple):
     weights: NDArray[np.float64]  # (..., K)
     cash: NDArray[np.float64]  # (...) given up by sleeves on probation and not placed
 
-
+# %% ../../nbs/11_stage1_allocation.ipynb #2e0ec2ba
 def ramp_weights(applied: NDArray[np.float64], days: NDArray[np.float64], probation_sessions: ArrayLike,
                  caps: NDArray[np.float64]) -> RampedWeights:
     """Hold back sleeves on probation and give their part to seasoned ones.

@@ -293,7 +293,7 @@ def cure_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arra
     return cure_within(b, book_limits(b.ndim, name=name, cluster=cluster, net=net, gross=gross, clusters=clusters,
                                       cluster_on=cluster_on), tolerance, frozen)
 
-
+# %% ../../nbs/14_stage4_caps.ipynb #4703766d
 def cure_within(book: Floats, limits: BookLimits, tolerance: ArrayLike, frozen: ArrayLike | None = None) -> CuredBook:
     """`cure_caps` with limits checked before."""
     slack, caps = _column(tolerance, -1), limits.caps
@@ -306,7 +306,7 @@ def cure_within(book: Floats, limits: BookLimits, tolerance: ArrayLike, frozen: 
         return CuredBook(out, cured, bound, np.zeros(book.shape, dtype=np.bool_))
     return CuredBook(out, cured, bound, _uncurable(out, loose, limits, np.broadcast_to(hold, book.shape)))
 
-# %% ../../nbs/14_stage4_caps.ipynb #4703766d
+
 def _uncurable(book: Floats, loose: _Caps, q: BookLimits, frozen: Bools) -> Bools:
     """Frozen symbols behind a cap, times its tolerance, that is still breached after the cure."""
     name, cluster, net, gross = loose
@@ -391,7 +391,7 @@ def check_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arr
     check_within(b, book_limits(b.ndim, name=name, cluster=cluster, net=net, gross=gross, clusters=clusters,
                                 cluster_on=cluster_on), tolerance, slack=slack, exempt=exempt, symbols=symbols)
 
-
+# %% ../../nbs/14_stage4_caps.ipynb #ec0ba172
 def check_within(book: Floats, limits: BookLimits, tolerance: ArrayLike, *, slack: float = 1e-9,
                  exempt: ArrayLike | None = None, symbols: Sequence[str] | None = None) -> None:
     """`check_caps` with limits checked before."""

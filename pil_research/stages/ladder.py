@@ -18,7 +18,7 @@ from ..types import InputError, Order
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'Number', 'HALF_GRID', 'TIERS', 'Prices', 'TierTable', 'TierCaps', 'tier_caps',
            'capital_tier', 'keep_largest', 'LotRule', 'round_to_lots', 'close_dust', 'CapLimits', 'repair_caps',
-           'Vehicle', 'VehicleRouter', 'vehicle_lots', 'route_orders', 'Plan', 'plan_vehicles']
+           'Vehicle', 'VehicleRouter', 'vehicle_lots', 'route_orders', 'plan_vehicles', 'Plan']
 
 # %% ../../nbs/18_stage8_ladder.ipynb #e9656ebb
 Floats = NDArray[np.float64]
@@ -129,7 +129,7 @@ class LotRule(ABC):
     def repair(self, e: Floats, caps: CapLimits, factor: Number, tolerance: Number, frozen: Bools) -> tuple[Floats, Ints]:
         """See `repair_caps`."""
 
-
+# %% ../../nbs/18_stage8_ladder.ipynb #4d5857d3
 def round_to_lots(e_target: ArrayLike, e_current: ArrayLike, lot: ArrayLike | LotRule, *,
                   mandatory: ArrayLike = False) -> tuple[Floats, Floats]:
     """Round exposures to whole lots (SPEC Stage 8).
@@ -491,15 +491,6 @@ def route_orders(router: VehicleRouter, targets: Mapping[str, float], prices: Pr
     return sorted(orders, key=lambda o: o.reason == "target")
 
 # %% ../../nbs/18_stage8_ladder.ipynb #76280593
-class Plan(NamedTuple):
-    """What a decision makes of the vehicles of one exposure."""
-
-    orders: tuple[Order, ...]
-    held: Mapping[str, float]  # instrument to quantity, afterwards
-    exposure: float  # afterwards, fraction of equity; NaN when a holding has no price
-    missed: float = 0.0  # how far options keep it from its target
-
-
 def plan_vehicles(router: VehicleRouter, primary: str, target: float, prices: Prices, equity: float,
                   positions: Mapping[str, float], *, sessions_left: int = 0, mandatory: bool = False) -> Plan:
     """Take one exposure to a target; `mandatory` means down to it, even by less than a lot."""
@@ -534,7 +525,7 @@ def plan_vehicles(router: VehicleRouter, primary: str, target: float, prices: Pr
     short = fixed != 0.0 and (abs(goal + fixed - target) > HALF_GRID or target == 0.0)
     return Plan(tuple(orders), {v.symbol: q for v, q in after.items()}, float(worth), worth - target if short else 0.0)
 
-
+# %% ../../nbs/18_stage8_ladder.ipynb #57d2680f
 def _goal_beside(target: float, now: float, fixed: float) -> float:
     """Exposure of the vehicles beside options worth `fixed`."""
     if fixed == 0.0:
@@ -542,7 +533,7 @@ def _goal_beside(target: float, now: float, fixed: float) -> float:
     ends = sorted((0.0, target, now))
     return float(np.clip(target - fixed, ends[0], ends[2]))
 
-# %% ../../nbs/18_stage8_ladder.ipynb #57d2680f
+
 def _give_up(router: VehicleRouter, v: Vehicle, quantity: float, size: float, goal: float, left: float, trades: bool,
              sessions_left: int) -> float:
     """Signed quantity of an off-vehicle holding to give up."""
@@ -582,3 +573,12 @@ def _order(primary: str, v: Vehicle, quantity: float, prices: Prices, reason: st
     notional = abs(quantity) * abs(float(prices[v.symbol])) * v.unit
     return [Order(symbol=primary, vehicle=v.symbol, side="buy" if quantity > 0.0 else "sell", quantity=abs(quantity),
                   notional=notional, reason=reason)]
+
+
+class Plan(NamedTuple):
+    """What a decision makes of the vehicles of one exposure."""
+
+    orders: tuple[Order, ...]
+    held: Mapping[str, float]  # instrument to quantity, afterwards
+    exposure: float  # afterwards, fraction of equity; NaN when a holding has no price
+    missed: float = 0.0  # how far options keep it from its target

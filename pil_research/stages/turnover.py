@@ -65,7 +65,7 @@ def cost_terms(*, half_spread: ArrayLike, fee: ArrayLike, impact: ArrayLike, dai
     root = np.asarray(impact, dtype=np.float64) * vol / np.sqrt(volume)
     return CostTerms(np.asarray(spread + fees + assumed), np.asarray(root))
 
-
+# %% ../../nbs/17_stage7_turnover.ipynb #d762fb1b
 def cost_of(delta: ArrayLike, equity: Number, terms: CostTerms) -> Floats:
     """Cost per symbol ``(..., M)`` of trades `delta`, fraction of equity."""
     size = np.abs(np.asarray(delta, dtype=np.float64))
@@ -76,7 +76,7 @@ def cost_of(delta: ArrayLike, equity: Number, terms: CostTerms) -> Floats:
     cost *= size
     return cost
 
-# %% ../../nbs/17_stage7_turnover.ipynb #d762fb1b
+
 def trade_costs(delta: ArrayLike, *, half_spread: ArrayLike, fee: ArrayLike, impact: ArrayLike, daily_vol: ArrayLike,
                 equity: Number, adv: ArrayLike, assumed_impact: ArrayLike = 0.0) -> Floats:
     """Cost of each trade as a fraction of equity (SPEC Stage 7, rule 3).
