@@ -27,11 +27,11 @@ from .estimators.regime import check_regime
 from .labels import Made, decision_from_dict, live_decision, routed_orders, vehicle_alarms, vehicles_in
 from .market import Cells, Market, complete_instruments
 from .passport import Passport
-from .reading import (LEAST_EQUITY, Names, current_targets, input_alarms, killed_symbols, kills_in_force,
-                                  observe_sleeves, promotion_days, read_exposures, read_quotes, restriction_codes, watch_alarms)
+from .reading import (ALIVE, LEAST_EQUITY, Names, current_targets, input_alarms, is_stale, killed_symbols,
+                                  kills_in_force, observe_sleeves, promotion_days, read_exposures, read_quotes,
+                                  restriction_codes, watch_alarms)
 from .stages.caps import cluster_symbols
 from .stages.ladder import VehicleRouter, capital_tier
-from .stages.sleeves import HELD, LIVE, QUARANTINED
 from .stages.turnover import RESTRICTIONS
 from .step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
 from .types import (Alarm, AlarmCode, BookState, Decision, InputError, Kills, Operator, Order, PilError, Sleeve,
@@ -183,7 +183,7 @@ def _alive(self: PortfolioIntegrator) -> list[str]:
     if self._arrays is None:
         return []
     codes = self._arrays.sleeve_state[0].tolist()
-    return [i for i, code in zip(self._ids, codes, strict=True) if code in (LIVE, HELD, QUARANTINED)]
+    return [i for i, code in zip(self._ids, codes, strict=True) if code in ALIVE]
 
 # %% ../nbs/21_integrator.ipynb #38fa1725
 def _flat_book(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills, error: Exception) -> Decision:
@@ -390,11 +390,14 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
     gains = [names.values(s.expected_gain) for s in sleeves if s.expected_gain is not None]
     gains = [np.where(np.isfinite(g), g, np.nan) for g in gains]  # no number is no gain
     session, codes = _session_number(self, arrays, history, snapshot, new_session), restriction_codes(snapshot, market, frozen)
-    lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays, codes, -1 if absent or not new_session else session)
+    stale = is_stale(history.dates, est.row, snapshot.session.to_numpy())
+    moving = new_session and not (absent or stale)
+    lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays, codes, session if moving else -1)
     return StepInputs(
         session=session, new_session=new_session,
         allocate=np.array([_allocates(self.config, snapshot, arrays, self._last_session)]), estimates=est,
-        observed=observe_sleeves(sleeves, est, given, snapshot, absent), bases=lambda a: bases.at(est.row, a),
+        observed=observe_sleeves(sleeves, est, given, snapshot, absent, arrays.sleeve_state[0]),
+        bases=lambda a: bases.at(est.row, a),
         equity=np.array([equity]), flow=np.array([float(snapshot.flows)]), exposures_now=now[None],
         roles=np.array([_ROLES.get(s.role, 0) for s in sleeves], dtype=np.int8),
         capacity=np.array([np.inf if s.capacity is None or s.capacity > 1e30 else float(s.capacity) for s in sleeves]),
@@ -404,7 +407,8 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
         kill_book=kills.book, killed_sleeves=killed_sleeves,
         killed_symbols=killed_symbols(kills, market),
         restrictions=codes, primary=market.primary, multiple=market.multiple,
-        lot=lot, no_vehicle=no_vehicle, sleeves_absent=absent, re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
+        lot=lot, no_vehicle=no_vehicle, sleeves_absent=absent, stale=stale,
+        re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
         expected_gain=np.sum(gains, axis=0) if gains else None)
 
 # %% ../nbs/21_integrator.ipynb #d5e1a348

@@ -24,7 +24,7 @@ __all__ = ['Floats', 'SLEEVE_STEPS', 'SYMBOL_STEPS', 'MEANING', 'Explanation', '
 # %% ../nbs/22_passport.ipynb #3e3a5e69
 SLEEVE_STEPS = ("base", "tilt", "cap", "smooth", "apply", "ramp")
 SYMBOL_STEPS = (*SLEEVE_STEPS, "net", "vol", "caps", "governor", "kelly", "risk level", "band", "gate", "held limit",
-                "restriction", "caps again", "lot")
+                "restriction", "caps again", "lot", "repair")
 MEANING = {
     "base": "base allocation of the sleeves", "tilt": "skill and regime tilt, bounded", "cap": "sleeve caps",
     "smooth": "smoothing towards yesterday", "apply": "weights applied only after a move of two points",
@@ -33,7 +33,8 @@ MEANING = {
     "kelly": "half-Kelly, once", "risk level": "from the target to what is held, at today's risk level",
     "band": "trades the band lets through (the rest is carried drift)", "gate": "optional trades the cost gate refused",
     "held limit": "no more risk than held while a sleeve is missing", "restriction": "restrictions, kills, reduce-only",
-    "caps again": "caps on the book as it will be held", "lot": "dust, whole lots and their repair"}
+    "caps again": "caps on the book as it will be held", "lot": "dust and whole lots",
+    "repair": "caps and hedges that rounding broke"}
 
 # %% ../nbs/22_passport.ipynb #d8ca4fb3
 @dataclass(frozen=True, eq=False)
@@ -107,11 +108,11 @@ class Passport:
         return np.stack([d.base[c], d.tilted[c], d.target[c], d.smoothed[c], d.applied[c], d.ramped[c]])
 
     def symbol_path(self) -> Floats:
-        """(18, M): the book after each of `SYMBOL_STEPS`; the last row is the final exposure."""
+        """(19, M): the book after each of `SYMBOL_STEPS`; the last row is the final exposure."""
         d, c = self.decision, self.index
         asked = self.sleeve_path() @ d.scaled_unit
         rest = [d.netted, d.vol_scaled, d.capped, d.governed, d.sized, d.risk_level, d.banded, d.gated, d.held,
-                d.restricted, d.recapped, d.exposures]
+                d.restricted, d.recapped, d.rounded, d.exposures]
         return np.concatenate([asked, np.stack([v[c] for v in rest])])
 
     def attribution(self) -> Floats:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .estimate import Estimates, Estimator, History, unit_gross
 from .market import Market
 from .stages.assembly import fold_wrappers
-from .stages.sleeves import OBS_ABSENT, OBS_DEAD, OBS_DEMOTED, OBS_MISSING, OBS_OK
+from .stages.sleeves import (HELD, LIVE, OBS_ABSENT, OBS_DEAD, OBS_DEMOTED, OBS_MISSING, OBS_OK,
+                                         QUARANTINED)
 from .stages.turnover import RESTRICTIONS
 from .step import StepInputs, StepState
 from .types import Alarm, AlarmCode, InputError, Kills, Operator, Sleeve, Snapshot, check_name
@@ -25,9 +26,9 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'STALE_DAYS', 'OUTLIER', 'Names', 'read_quotes',
-           'read_exposures', 'observe_sleeves', 'current_targets', 'promotion_days', 'kills_in_force', 'killed_symbols',
-           'restriction_codes', 'input_alarms', 'watch_alarms']
+__all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'ALIVE', 'STALE_DAYS', 'STALE_BARS', 'OUTLIER', 'Names',
+           'read_quotes', 'read_exposures', 'observe_sleeves', 'current_targets', 'promotion_days', 'kills_in_force',
+           'killed_symbols', 'restriction_codes', 'input_alarms', 'bar_age', 'is_stale', 'watch_alarms']
 
 # %% ../nbs/20e_reading.ipynb #adcd516b
 class Names:
@@ -113,11 +114,15 @@ def read_exposures(snapshot: Snapshot, market: Market, names: Names, equity: flo
     return np.where(frozen, last, folded), alarms, frozen | alone
 
 # %% ../nbs/20e_reading.ipynb #f54da3f5
-def observe_sleeves(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, snapshot: Snapshot,
-                    absent: bool) -> NDArray[np.int8]:
+ALIVE = (LIVE, HELD, QUARANTINED)  # states of a sleeve that has capital, or had it until its feed died
+
+
+def observe_sleeves(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, snapshot: Snapshot, absent: bool,
+                    states: NDArray[np.int8]) -> NDArray[np.int8]:
     """Observation codes: promotion dates first, then liveness, then whether a target came today.
 
-    A sleeve that left the list is missing, or dead when its past left too; a confirmed empty list demotes all.
+    A sleeve that left the list is missing. One that has capital by its state, listed or not, is dead when no target of
+    it is known any more: it cannot be held. A confirmed empty list demotes all.
     """
     codes, session = est.observed.copy(), snapshot.session
     listed = {s.id for s in snapshot.sleeves or ()}
@@ -130,6 +135,8 @@ def observe_sleeves(sleeves: Sequence[Sleeve], est: Estimates, given: Bools, sna
             codes[k] = OBS_DEMOTED
         elif s.promoted_on is not None and s.promoted_on > session:
             codes[k] = OBS_ABSENT
+        elif not est.known[k] and int(states[k]) in ALIVE:
+            codes[k] = OBS_DEAD
         elif codes[k] in (OBS_OK, OBS_MISSING):
             codes[k] = OBS_OK if given[k] else OBS_MISSING
     return codes
@@ -243,8 +250,26 @@ def input_alarms(snapshot: Snapshot, history: History, est: Estimates, market: M
                          message="its last return spans several bars"))
     return out
 
+# %% ../nbs/20e_reading.ipynb #8bc18eea
+STALE_DAYS = 7  # calendar days between the last bar and the session
+STALE_BARS = 5  # typical gaps between bars, where those are longer
+
+
+def bar_age(dates: NDArray[np.datetime64], row: int, session: np.datetime64) -> tuple[int, int]:
+    """Calendar days from the bar at `row` to a session, and how many are allowed; the last 60 gaps say what is typical."""
+    age = (session.astype("datetime64[D]") - dates[row]).item().days
+    if age <= STALE_DAYS:
+        return age, STALE_DAYS
+    gaps = np.diff(dates[max(row - 60, 0):row + 1]).astype(np.int64)
+    return age, max(STALE_DAYS, STALE_BARS * int(np.median(gaps)))
+
+
+def is_stale(dates: NDArray[np.datetime64], row: int, session: np.datetime64) -> bool:
+    """Whether the last bar is too old to decide on."""
+    age, limit = bar_age(dates, row, session)
+    return age > limit
+
 # %% ../nbs/20e_reading.ipynb #ce926b37
-STALE_DAYS = 7  # calendar days between the last bar and the session that call for a look
 OUTLIER = 10.0  # standard deviations
 
 
@@ -252,10 +277,10 @@ def watch_alarms(snapshot: Snapshot, est: Estimator, x: StepInputs, arrays: Step
                   wanted: Bools) -> list[Alarm]:
     """Numbers a person should look at: old bars, jumps in returns or equity, positions nobody wants, repairs."""
     history, out = est.history, []
-    age = (snapshot.session.date() - history.dates[row].item()).days
-    if age > STALE_DAYS:
-        out.append(Alarm(code=AlarmCode.STALE_INPUT, severity="warning", subject="asset_returns", value=age, limit=STALE_DAYS,
-                         message="calendar days since the last bar"))
+    if x.stale:
+        age, limit = bar_age(history.dates, row, snapshot.session.to_numpy())
+        out.append(Alarm(code=AlarmCode.STALE_INPUT, severity="critical", subject="asset_returns", value=age, limit=limit,
+                         message="calendar days since the last bar: holding, reduce only"))
     before = float(arrays.drawdown.equity[0])
     jump = abs((float(x.equity[0]) - float(x.flow[0])) / before - 1.0) if before > 0.0 else 0.0
     if jump > 0.2:

@@ -105,7 +105,7 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
               equity: Floats) -> _Weights:
     """Base, tilt, cap, smooth, apply (rules 2-8) where this slot allocates; yesterday's vectors elsewhere."""
     did = x.allocate & (s.allocated_session != x.session)
-    did = np.zeros_like(did) if x.sleeves_absent else did
+    did = np.zeros_like(did) if x.sleeves_absent or x.stale else did
     active = st.members & ~killed
     joined = _joined(s, x, active)
     days = np.where(joined == SEASONED, np.inf, x.session - joined)
@@ -211,6 +211,7 @@ class _Trades(NamedTuple):
     held: Floats
     restricted: Floats
     recapped: Floats
+    rounded: Floats
     final: Floats
     k: Floats
     held_scale: Floats
@@ -266,7 +267,7 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
     drift = p.caps.drift_tolerance if np.count_nonzero(same_tier) == p.n else np.where(same_tier, p.caps.drift_tolerance, 1.0)
     cured = caps.cure_within(restricted / p.unit, book.limits, drift, frozen)
     recapped = cured.book * p.unit
-    final, lot_bound, net_bound = _round(p, x, terms, recapped, now, book)
+    final, rounded, lot_bound, net_bound = _round(p, x, terms, recapped, now, book)
     if np.count_nonzero(held_active) and x.lot is None:  # dust and caps may have closed a hedge
         none = np.zeros(final.shape[-1], dtype=bool) if frozen is None else frozen
         final, again = sleeves.limit_free_to_held(final, now, risk.variance, held_active, none)
@@ -281,13 +282,16 @@ def _trade(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, book:
              "held": held_scale < 1.0, "lot": lot_bound,
              **{n: book.bound[n] | cured.bound[n] for n in book.bound}}
     bound["net"] = bound["net"] | net_bound
-    return _Trades(sized, t.e_risk, t.e_band, gated, held, restricted, recapped, final, t.k, held_scale, t.cost, bound,
+    return _Trades(sized, t.e_risk, t.e_band, gated, held, restricted, recapped, rounded, final, t.k, held_scale, t.cost, bound,
                    uncurable, np.sqrt(252.0 * risk.variance(final)))
 
 # %% ../nbs/20_step.ipynb #a32c7e51
 def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: Floats,
-           built: _Book) -> tuple[Floats, Bools, Bools]:
-    """Dust, whole lots, and the repair that both can make necessary; where lots and where the net cap acted."""
+           built: _Book) -> tuple[Floats, Floats, Bools, Bools]:
+    """Dust, whole lots, and the repair that both can make necessary; where lots and where the net cap acted.
+
+    The book after the repair, and the one before it.
+    """
     frozen = _no_trade(x)
     closed, none = ladder.close_dust(book, terms.min_ticket, p.ladder.dust, held=now), np.zeros(p.n, dtype=bool)
     if frozen is not None:
@@ -295,15 +299,15 @@ def _round(p: SimpleNamespace, x: StepInputs, terms: _Terms, book: Floats, now: 
     if x.lot is None:
         over = np.abs(closed.sum(axis=-1)) > terms.net * p.caps.drift_tolerance * p.unit[:, 0]
         if not np.count_nonzero(over):
-            return closed, none, none
+            return closed, closed, none, none
         cured = caps.cure_within(closed / p.unit, built.limits, p.caps.drift_tolerance, frozen)  # the dust had offset the rest
-        return np.where(cured.cured[:, None], cured.book * p.unit, closed), none, cured.bound["net"]
+        return np.where(cured.cured[:, None], cured.book * p.unit, closed), closed, none, cured.bound["net"]
     mandatory = (closed == 0.0) | (np.abs(closed) < np.abs(now) * (1.0 - 1e-10)) & (np.abs(book) < np.abs(built.governed))
     rounded, dropped = ladder.round_to_lots(closed, now, x.lot, mandatory=mandatory)
     limits = ladder.CapLimits(terms.name, terms.cluster, terms.net, terms.gross, x.clusters, bool(built.limits.n_on))
     final, _ = ladder.repair_caps(rounded, x.lot, limits, 1.0 / (p.sizing.kelly * p.sizing.fraction),
                                   tolerance=p.caps.drift_tolerance, frozen=frozen)
-    return final, np.asarray((np.abs(dropped) > 1e-10).any(axis=-1)), none
+    return final, rounded, np.asarray((np.abs(dropped) > 1e-10).any(axis=-1)), none
 
 # %% ../nbs/20_step.ipynb #f95357b7
 def _binding(p: SimpleNamespace, terms: _Terms, w: _Weights, book: _Book, read: Any, t: _Trades) -> Bools:
@@ -417,7 +421,7 @@ def step(params: SimpleNamespace, state: StepState, inputs: StepInputs) -> tuple
                                   (s.sleeve_state == sleeves.LIVE) | (s.sleeve_state == sleeves.HELD))
     weights = _allocate(p, s, x, st, killed, equity)
     book = _build_book(p, x, terms, weights.ramped, read)
-    blind = book.vol.unavailable | x.sleeves_absent
+    blind = book.vol.unavailable | x.sleeves_absent | x.stale
     hold, reduce_only = blind | ~(s.allocated | weights.did), read.reduce_only | blind
     held_active = ((st.state == sleeves.HELD) | st.entered_quarantine).any(axis=-1)
     limits = np.concatenate([terms.name, terms.cluster, terms.net, terms.gross]).reshape(4, -1).T
@@ -467,8 +471,8 @@ def _decision(p: SimpleNamespace, x: StepInputs, equity: Floats, terms: _Terms, 
         base=w.base, tilted=w.tilted, target=w.target, smoothed=w.smoothed, applied=w.applied, ramped=w.ramped,
         scaled_unit=book.scaled_unit, netted=book.netted, vol_scaled=book.vol_scaled, capped=book.capped,
         governed=book.governed, sized=t.sized, exposures_now=x.exposures_now, risk_level=t.risk_level, banded=t.banded,
-        gated=t.gated, held=t.held, restricted=t.restricted, recapped=t.recapped, exposures=t.final, equity=equity,
-        ex_ante_vol=book.ex_ante, stressed_vol=np.sqrt(252.0) * x.estimates.risk.stressed_vol(book.governed),
+        gated=t.gated, held=t.held, restricted=t.restricted, recapped=t.recapped, rounded=t.rounded, exposures=t.final,
+        equity=equity, ex_ante_vol=book.ex_ante, stressed_vol=np.sqrt(252.0) * x.estimates.risk.stressed_vol(book.governed),
         final_vol=t.final_vol, leverage=book.vol.leverage, vol_target=terms.vol_target, goal=book.vol.goal,
         governor=read.multiplier, throttle=book.throttle, kelly=p.sizing.kelly, risk_ratio=t.k, held_scale=t.held_scale,
         trade_cost=t.cost, crossing_saved=book.crossing, cash=w.cash, rung=w.rung, cross_check=w.divergence,

@@ -105,6 +105,7 @@ class StepInputs:
     no_vehicle: Bools | None = None  # (M,) the tier has no vehicle for it: target 0
     fixed_tier: bool = False  # the tier of the first session stays
     sleeves_absent: bool = False
+    stale: bool = False  # the last bar is too old to decide on
     re_arm: bool = False
     expected_gain: Floats | None = None  # (M,)
     costs: turnover.CostTerms | None = None  # from the costs above, where they were worked out before
@@ -203,6 +204,7 @@ class _StepNumbers(NamedTuple):
     held: Floats
     restricted: Floats
     recapped: Floats
+    rounded: Floats
     exposures: Floats
     # book axis (C,)
     equity: Floats

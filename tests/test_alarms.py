@@ -10,6 +10,7 @@ import pytest
 
 from pil_research.config import PILConfig
 from pil_research.integrator import PortfolioIntegrator
+from pil_research.reading import bar_age, is_stale
 from pil_research.research.data import Panel, synthetic_panel
 from pil_research.research.walk_forward import snapshot_at
 from pil_research.types import AlarmCode, Decision, Snapshot
@@ -51,11 +52,41 @@ def test_equity_that_jumps_without_a_flow(panel: Panel, equity: float, flow: flo
     assert (AlarmCode.EQUITY_JUMP in after_one(panel, equity=equity, flows=flow)) is fires
 
 
-def test_bars_that_stopped_coming(panel: Panel) -> None:
-    late = panel.dates[400] + pd.Timedelta(days=21)
-    found = after_one(panel, session=late, decided_at=late.tz_localize("UTC") + pd.Timedelta(hours=20),
-                      asset_returns=panel.returns.iloc[:401])
-    assert found[AlarmCode.STALE_INPUT] == "asset_returns"
+def late_by(panel: Panel, days: int, bars: slice = slice(None, 401)) -> tuple[Decision, Decision]:
+    """Two decisions, the second some days after its last bar."""
+    live = PortfolioIntegrator(PILConfig())
+    first = live.build_target_book(snapshot_at(panel, panel.dates[400], equity=5e6))
+    late = panel.dates[400] + pd.Timedelta(days=days)
+    snap = snapshot_at(panel, panel.dates[401], equity=5e6, positions=first.notionals)
+    sleeves = tuple(replace(s, weights=-s.weights) for s in snap.sleeves or () if s.weights is not None)
+    return first, live.build_target_book(replace(
+        snap, session=late, decided_at=late.tz_localize("UTC") + pd.Timedelta(hours=20), sleeves=sleeves,
+        asset_returns=panel.returns.iloc[bars]))
+
+
+@pytest.mark.parametrize(("days", "stale"), [(1, False), (7, False), (8, True), (21, True)])
+def test_bars_that_stopped_coming_hold_the_book(panel: Panel, days: int, stale: bool) -> None:
+    """Every sleeve turns round, but on old bars nothing is opened and no sleeve weight moves."""
+    first, second = late_by(panel, days)
+    alarms = {a.code: a for a in second.alarms}
+    assert (AlarmCode.STALE_INPUT in alarms) is stale and second.exposures.abs().sum() > 0.0
+    turned = (second.exposures * first.exposures < 0.0).any()
+    if not stale:
+        assert turned
+        return
+    alarm = alarms[AlarmCode.STALE_INPUT]
+    assert (alarm.severity, alarm.subject, alarm.value, alarm.limit) == ("critical", "asset_returns", days, 7)
+    assert not turned and (second.exposures.abs() <= first.exposures.abs() + 1e-12).all()
+    assert (second.sleeve_weights == first.sleeve_weights).all()
+
+
+@pytest.mark.parametrize(("every", "age", "limit"), [("B", 8, 7), ("W-WED", 34, 35), ("MS", 100, 155)])
+def test_the_age_of_bars_scales_with_their_length(every: str, age: int, limit: int) -> None:
+    dates = pd.date_range("2020-01-01", periods=80, freq=every).to_numpy().astype("datetime64[D]")
+    for row in (1, 79):
+        assert bar_age(dates, row, (dates[row] + np.timedelta64(age, "D")).astype("datetime64[ns]")) == (age, limit)
+        for days, stale in ((limit, False), (limit + 1, True)):
+            assert is_stale(dates, row, dates[row] + np.timedelta64(days, "D")) is stale
 
 
 def test_a_return_beyond_ten_deviations_names_its_symbol(panel: Panel) -> None:

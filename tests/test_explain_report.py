@@ -113,6 +113,8 @@ def test_names_sum_and_every_untraded_name_has_a_reason(book):
     ({"risk level": 0.02, "restriction": 0.02, "caps again": 0.02, "lot": 0.02}, 0.02, ("not traded", "restriction")),
     ({"risk level": 0.001, "kelly": 0.0011, "band": 0.001, "gate": 0.001, "held limit": 0.001, "restriction": 0.001,
       "caps again": 0.001, "lot": 0.0}, 0.001, ("traded", "band, dust")),
+    ({"repair": 0.04}, 0.05, ("traded", "repair")),
+    ({"lot": 0.048, "repair": 0.04}, 0.05, ("traded", "lot, repair")),
 ])
 def test_reasons(changes, now, expected):
     from pil_research.passport import SYMBOL_STEPS
@@ -120,6 +122,7 @@ def test_reasons(changes, now, expected):
     path = pd.Series(0.05, index=list(SYMBOL_STEPS))
     for key, value in changes.items():
         path[key] = value
+    path["repair"] = changes.get("repair", path["lot"])
     assert trade_reason(path, now, 0.0075, 0.5) == expected
 
 

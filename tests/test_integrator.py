@@ -488,7 +488,7 @@ def test_held_then_quarantined_then_back() -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(["missing", "dead", "nan", "inf"]), st.sampled_from(list("abcd")))
+@given(st.integers(0, 10**6), st.sampled_from(["missing", "dead", "nan", "inf", "nothing"]), st.sampled_from(list("abcd")))
 def test_a_lost_sleeve_never_adds_risk(seed: int, how: str, letter: str) -> None:
     """Invariant 18: while held, and at entry to quarantine, gross and vol stay within the held book's."""
     panel, name = small_panel(seed, memory=0.8), f"sleeve_{letter}"
@@ -514,6 +514,9 @@ def vol_of(live: Live, d: Decision) -> float:
 def spoil_sleeve(made: Snapshot, name: str, how: str) -> Snapshot:
     if how == "missing":
         return without(made, name)
+    if how == "nothing":  # listed, but neither a target nor a past
+        return replace(made, sleeves=tuple(
+            replace(s, weights=None, history=None) if s.id == name else s for s in made.sleeves or ()))
 
     def spoil(s: Sleeve) -> Sleeve:
         if s.id != name:
@@ -605,6 +608,26 @@ def test_a_sleeve_that_leaves_the_list_is_not_forgotten(aligned: bool) -> None:
     assert gross(d) <= held + 1e-12 and "sleeve_a" in d.sleeve_weights.index
     d = live.day(112, history=history)
     assert share(d, "sleeve_a") > 0.0
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_listed_sleeve_without_target_and_past_keeps_its_share_in_cash(own: bool) -> None:
+    """There is nothing to hold it at, so it is quarantined; its capital does not go to the others."""
+    live = Live(PANEL)
+    returns = pd.Series(0.004 * np.random.default_rng(5).standard_normal(len(PANEL.dates)), index=PANEL.dates)
+
+    def caller_tracks(s: Snapshot, silent: bool = False) -> Snapshot:
+        first, *rest = s.sleeves or ()
+        mine = replace(first, history=None, returns=returns[returns.index < s.session] if own else None)
+        return replace(s, sleeves=(replace(mine, weights=None) if silent else mine if own else first, *rest))
+
+    for row in range(100, 106):
+        before = live.day(row, change=caller_tracks)
+    had = share(before, "sleeve_a")
+    d = live.day(106, change=lambda s: caller_tracks(s, silent=True))
+    assert had > 0.0 and share(d, "sleeve_a") == 0.0 and "SLEEVE_QUARANTINED" in codes(d)
+    assert d.sleeve_weights.sum() <= 1.0 - had + 1e-9 and d.numbers["cash"] == pytest.approx(had, abs=0.02)
+    assert share(live.day(107, change=caller_tracks), "sleeve_a") > 0.0  # it is live again the day it speaks
 
 
 def test_a_sleeve_with_its_own_returns_needs_no_history() -> None:

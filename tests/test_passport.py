@@ -90,6 +90,7 @@ def test_steps_follow_the_order_of_the_spec() -> None:
         "restriction",
         "caps again",
         "lot",
+        "repair",
     ]
     assert [s for s in SYMBOL_STEPS if s in want] == want and SYMBOL_STEPS[: len(SLEEVE_STEPS)] == SLEEVE_STEPS
     assert set(SYMBOL_STEPS) <= set(MEANING)

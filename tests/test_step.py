@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pil_research import step as step_module
 from pil_research.config import PILConfig
 from pil_research.integrator import PortfolioIntegrator
+from pil_research.passport import SYMBOL_STEPS, Passport
 from pil_research.step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
 from pil_research.types import BINDING, InputError, InvariantError
 
@@ -250,6 +251,20 @@ def test_dust_that_offset_the_rest_is_not_closed_at_the_price_of_the_net_cap() -
     assert d.recapped[0] == pytest.approx(now[0]) and d.exposures[0, 3] == 0.0
     assert 2.0 * d.exposures.sum() == pytest.approx(0.3) and (d.exposures <= now + 0.001).all()
     assert d.bound[0, BINDING.index("net")]
+    assert d.rounded[0] == pytest.approx([0.0553, 0.0553, 0.0553, 0.0, 0.0, 0.0, 0.0, 0.0])  # before the repair
+
+
+def test_the_passport_tells_rounding_from_its_repair() -> None:
+    p, s, x = HELD
+    now = np.array([[0.06, -0.03, -0.03, 0.09, -0.09, 0.06, 0.0, 0.06]])
+    d, _ = step(p, s, replace(x, lot=np.full((1, 8), 0.03), exposures_now=now))
+    path = dict(zip(SYMBOL_STEPS, Passport(d, [f"S{i}" for i in range(8)], [f"s{i}" for i in range(d.base.shape[-1])])
+                    .symbol_path(), strict=True))
+    assert (path["lot"] == d.rounded[0]).all() and (path["repair"] == d.exposures[0]).all()
+    assert 2.0 * abs(path["repair"].sum()) <= 0.33 + 1e-9
+    moved = np.abs(path["repair"] - path["lot"])
+    assert moved.max() > 0.02
+    np.testing.assert_allclose(moved / 0.03, np.round(moved / 0.03), atol=1e-9)  # in whole lots
 
 
 @settings(max_examples=60, deadline=None)

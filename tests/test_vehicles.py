@@ -78,7 +78,7 @@ def check(d: SlotDecision, made: Snapshot, table: pd.DataFrame) -> None:
         assert not o.attribution or sum(o.attribution.values()) == pytest.approx(1.0, abs=1e-9)
     ladder = next(s for s in d.stages if s.name == "ladder")
     told = pd.Series(ladder.notes["dropped"], dtype=float).reindex(d.exposures.index).fillna(0.0)
-    parts = pd.Series({s: d.explain(s).table.loc["lot", "part"] for s in d.exposures.index})
+    parts = pd.Series({s: d.explain(s).table.loc[["lot", "repair"], "part"].sum() for s in d.exposures.index})
     np.testing.assert_allclose(parts, -told, rtol=0, atol=1e-12)
     assert d.numbers["rounding_dropped"] == pytest.approx(told.abs().sum(), abs=1e-12)
     if d.numbers["margin"] > 0.0 and "MARGIN_SHORT" not in {a.code for a in d.alarms if a.severity == "critical"}:

@@ -104,6 +104,23 @@ def test_live_equals_walk_forward(changes: dict[str, Any]) -> None:
     assert parity(PANEL, FAST.replace(**changes)) <= 1e-12
 
 
+def test_parity_over_a_long_closure() -> None:
+    """On the first session after a fortnight without bars both hold."""
+    w = walk_forward(PANEL, {"x": FAST})
+    at = 5 + int((w.turnover["x"].to_numpy()[5:] > 0.0).argmax())
+    cut = w.dates[at]
+    days = PANEL.dates + pd.to_timedelta(np.where(PANEL.dates >= cut, 14, 0), unit="D")
+
+    def moved(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.set_axis(pd.DatetimeIndex(days, name=frame.index.name), axis=0)
+
+    closed = replace(PANEL, returns=moved(PANEL.returns), targets={k: moved(v) for k, v in PANEL.targets.items()},
+                     regime=None if PANEL.regime is None else moved(PANEL.regime))
+    assert parity(closed, FAST, at + 5) <= 1e-12
+    after = walk_forward(closed, {"x": FAST})
+    assert w.turnover["x"].iloc[at] > 0.0 and after.turnover["x"].iloc[at] == pytest.approx(0.0, abs=1e-12)
+
+
 def test_live_with_a_growing_history_equals_walk_forward() -> None:
     assert parity(PANEL, FAST, aligned=True) <= 1e-12
     assert parity(PANEL, CAPPED, aligned=True) <= 1e-12

@@ -108,9 +108,9 @@ def trade_reason(path: pd.Series, now: float, band: float, relative: float) -> t
     why : str
         Reasons in order, or "to target".
     """
-    target, level, final = path["kelly"], path["risk level"], path["lot"]
+    target, level, final = path["kelly"], path["risk level"], path["repair"]
     steps = {"held": ("gate", "held limit"), "restriction": ("held limit", "restriction"), "cap": ("restriction", "caps again"),
-             "dust" if final == 0.0 else "lot": ("caps again", "lot")}
+             "dust" if path["lot"] == 0.0 else "lot": ("caps again", "lot"), "repair": ("lot", "repair")}
     traded, off = np.abs(final - now) > TOLERANCE, np.abs(final - target) > TOLERANCE
     why = ["risk level"] if np.abs(level - now) > TOLERANCE else []
     if np.abs(path["band"] - target) > TOLERANCE:
@@ -134,7 +134,7 @@ def name_table(decision: Decision, config: PILConfig) -> pd.DataFrame:
     now = passport.decision.exposures_now[passport.index]
     asked = pd.DataFrame(passport.attribution().T, index=path.index, columns=list(passport.sleeve_ids))
     out = pd.concat([asked, path[["net", "vol", "caps", "governor"]]], axis=1)
-    out["target"], out["now"], out["final"] = path["kelly"], now, path["lot"]
+    out["target"], out["now"], out["final"] = path["kelly"], now, path["repair"]
     out["wanted"], out["trade"] = out["target"] - out["now"], out["final"] - out["now"]
     t = config.turnover
     reasons = [trade_reason(row, x, t.band, t.band_relative) for (_, row), x in zip(path.iterrows(), now, strict=True)]

@@ -21,6 +21,7 @@ from ..estimate import CovarianceSet, Estimates, EstimateSettings, Estimator, Hi
 from .membership import MemberBases, member_codes
 from .metrics import annual_vol, effective_n, max_drawdown, sharpe
 from .panel import Panel
+from ..reading import is_stale
 from .panel_arrays import CarryCosts, PanelArrays, holding_cost, panel_arrays, session_range
 from ..stages.turnover import CostTerms, cost_of, cost_terms
 from ..step import StepDecision, StepInputs, StepState, initial_state, stack_configs, step
@@ -279,7 +280,8 @@ def _inputs(g: _Group, t: int, first: int, est: Estimates, costs: CostTerms) -> 
         days=g.days[t], regime_label=int(q.labels[row]), regime_confidence=float(q.confidence[row]),
         clusters=q.market.clusters, half_spread=q.half_spread[row], fee=q.fee[row],
         impact=g.impact, adv=q.market.adv, assumed_impact=q.market.assumed_impact, costs=costs, primary=q.market.primary,
-        multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic, quiet=True)
+        multiple=q.market.multiple, lot=lot, fixed_tier=not g.dynamic, quiet=True,
+        stale=is_stale(q.history.dates, row, q.history.dates[t]))
 
 
 def _members(q: PanelArrays, tracks: Sequence[Track]) -> tuple[NDArray[np.int8], Floats]:
