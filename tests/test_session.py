@@ -76,6 +76,7 @@ def test_asking_twice_gives_the_first_answer(desk: Desk) -> None:
         assert codes(again)[-1] == "DUPLICATE"
     other = desk.session.on_slot(desk.snapshot(ROW + 2, equity=4e6))
     assert codes(other)[-1] == "INPUT_CHANGED" and other.exposures.equals(first.exposures)
+    assert [a.code for a in other.alarms if a not in first.alarms] == ["INPUT_CHANGED"]
     old = desk.session.on_slot(desk.snapshot(ROW))
     assert old.session == DAYS[ROW] and codes(old)[-1] in ("DUPLICATE", "INPUT_CHANGED")
     assert desk.store.seq == seq and desk.session.state == state

@@ -29,7 +29,7 @@ from .memory import Loaded, SessionMemory, SlotDecision, book_values, load_sessi
 from .payload import canonical, joined, sha
 from .store import StateStore
 from ..reading import kills_in_force
-from ..types import BookState, Decision, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
+from ..types import Alarm, AlarmCode, BookState, Decision, Kills, Operator, Order, PilError, Snapshot, StateError, is_finite
 
 # %% auto #0
 __all__ = ['LiveSession', 'slot_to_ask']
@@ -279,9 +279,13 @@ def _again(self: LiveSession, row: Row, given: Snapshot, kills: Kills) -> SlotDe
     code = ReasonCode.DUPLICATE if same or old else ReasonCode.INPUT_CHANGED
     again = Reason(code=code, subject=row.decision_id, message="this decision was made; the first answer stands"
                    + ("; by an earlier version, so the inputs were not compared" if old else ""))
-    return _stored_answer(self.store, row, again)
+    answer = _stored_answer(self.store, row, again)
+    if code == ReasonCode.DUPLICATE:
+        return answer
+    alarm = Alarm(code=AlarmCode.INPUT_CHANGED, severity="warning", subject=row.decision_id, message=again.message)
+    return replace(answer, alarms=(*answer.alarms, alarm))
 
-
+# %% ../../nbs/32_session.ipynb #f2119a0a
 def _stored_answer(store: StateStore, row: Row, *more: Reason) -> SlotDecision:
     """A journalled decision as it was returned."""
     reasons = tuple(Reason(**r) for r in row.payload["reasons"])
