@@ -270,11 +270,17 @@ CASES = [  # name of the file, the fault, code, severity, column, date
     (I, put(0, "half_spread_bps", 76.0), "COST_OUTLIER", "warning", "half_spread_bps", ""),
     (I, put(0, "kind", "swap"), "BAD_KIND", "error", "kind", ""),
     (I, put(0, "primary", "GONE"), "UNKNOWN_SYMBOL", "error", "primary", ""),
+    (I, lambda f: put(1, "primary", "S002")(put(0, "primary", "S001")(f)), "BAD_PRIMARY", "error", "primary", ""),
+    (I, lambda f: put(1, "primary", "S000")(put(0, "primary", "S001")(f)), "BAD_PRIMARY", "error", "primary", ""),
+    (I, put(0, "allows_nonpositive_price", "maybe"), "BAD_VALUE", "error", "allows_nonpositive_price", ""),
+    (I, lambda f: f.rename(columns={"half_spread_bps": "half_sprd_bps"}), "UNKNOWN_COLUMN", "warning", "half_sprd_bps", ""),
     (I, lambda f: f.assign(cluster="one"), "ONE_CLUSTER", "warning", "cluster", ""),
     (I, lambda f: f.drop(columns="adv_usd"), "ASSUMED_COST", "info", "adv_usd", ""),
     (G, put(5, "label", "panic"), "BAD_REGIME", "error", "label", "2015-01-08"),
     (G, put(5, "confidence", 1.2), "BAD_REGIME", "error", "confidence", "2015-01-08"),
     (G, put(5, "confidence", ""), "BAD_REGIME", "error", "confidence", "2015-01-08"),
+    (G, put(5, "label", None), "NO_READING", "warning", "label", "2015-01-08"),
+    (G, lambda f: put(5, "label", None)(put(5, "confidence", None)(f)), "NO_READING", "warning", "label", "2015-01-08"),
     (G, lambda f: f.drop(columns="label"), "MISSING_COLUMN", "error", "label", ""),
     ("prices.csv", put(7, "S001", -36.98), "NONPOSITIVE_PRICE", "error", "S001", "2015-01-12"),
     ("prices.csv", fill(slice(100, 108), "S002", 55.5), "FROZEN", "warning", "S002", "2015-05-21"),
@@ -298,6 +304,46 @@ def test_each_defect_is_named(folder: Path, name: str, change: Callable[[pd.Data
             d.load_panel(folder)
     elif not any(x.severity == "error" for x in new):
         d.load_panel(folder)
+
+
+def test_a_primary_names_symbol_and_fix_and_any_that_loads_can_be_walked(folder: Path) -> None:
+    edit(folder, I, lambda f: put(1, "primary", "S002")(put(0, "primary", "S001")(f)))
+    hits = [x for x in d.check_panel(folder) if x.code == "BAD_PRIMARY"]
+    assert len(hits) == 1 and "S000: the primary 'S001' must be its own primary, got 'S002'" in hits[0].what
+    assert "leave the primary of S001 empty" in hits[0].fix
+    edit(folder, I, put(1, "primary", "S001"))
+    assert not [x for x in d.check_panel(folder) if x.severity == "error"]
+    edit(folder, I, lambda f: pd.concat([f, f.iloc[:1].set_axis(["GONE"])]).rename_axis("symbol").assign(primary="GONE"))
+    assert any(x.code == "BAD_PRIMARY" and "has no returns" in x.what for x in d.check_panel(folder))
+
+
+def test_a_primary_of_itself_and_the_words_of_flags_are_no_defect(folder: Path) -> None:
+    before = d.check_panel(folder)
+    for flag in ("TRUE", "false", "1", "0", ""):
+        edit(folder, I, put(0, "allows_nonpositive_price", flag))
+        assert d.check_panel(folder) == before
+    edit(folder, I, lambda f: f.assign(ticker="X", quoted_from="2015-01-01"))  # a column of one's own
+    assert d.check_panel(folder) == before
+
+
+def test_a_regime_that_starts_late_is_no_defect(folder: Path) -> None:
+    before = d.check_panel(folder)
+    edit(folder, G, lambda f: f.astype(object).where(np.repeat(np.arange(len(f))[:, None] >= 60, f.shape[1], axis=1), None))
+    assert d.check_panel(folder) == before
+
+
+def test_the_cash_column_is_no_market(folder: Path) -> None:
+    (folder / "panel.toml").write_text('name = "x"\ncash = "S005"\n')
+    found = {(x.severity, x.file): x for x in d.check_panel(folder) if x.code == "CASH_COLUMN" and x.column == "S005"}
+    assert set(found) == {("error", n) for n in ("sleeves/sleeve_a", "sleeves/sleeve_b", "prices")} | {("info", "instruments")}
+    assert "drop it from this table, or name another cash column" in found["error", "sleeves/sleeve_a"].fix
+    assert not any(x.code == "NO_RETURNS" for x in d.check_panel(folder))
+    with pytest.raises(InputError, match="no market") as caught:
+        d.load_panel(folder)
+    assert caught.value.code == "CASH_COLUMN"
+    for name in (S, "sleeves/sleeve_b.csv", "prices.csv"):
+        edit(folder, name, lambda f: f.drop(columns="S005"))
+    assert d.load_panel(folder).cash is not None
 
 
 def test_repeated_column_in_csv_is_seen(folder: Path) -> None:

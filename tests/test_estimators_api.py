@@ -1,6 +1,7 @@
 """Estimator objects: scikit-learn's conventions without scikit-learn, and skfolio's machinery around them."""
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy.testing as npt
 import pandas as pd
 import pytest
 
-from pil_research.allocators import allocate_with_fallback, erc, hrp
+from pil_research.allocators import allocate_with_fallback, erc, hrp, risk_contributions
 from pil_research.config import PILConfig
 from pil_research.estimators.covariance import ledoit_wolf
 from pil_research.research.adapters import as_skfolio, utc_returns
@@ -46,18 +47,18 @@ def test_weights_carry_names_sum_to_one_and_none_is_negative(kind: type[Allocato
     assert abs(e.weights_.sum() - 1.0) < 1e-12 and (e.weights_ >= 0.0).all()
     again = kind().fit(X.to_numpy())
     assert isinstance(again.weights_, np.ndarray) and not hasattr(again, "feature_names_in_")
-    npt.assert_array_equal(again.weights_, e.weights_.to_numpy())
+    npt.assert_allclose(again.weights_, e.weights_, rtol=0.0, atol=1e-14)  # a table is sorted by name, an array is not
     assert list(e.covariance_.columns) == NAMES and 0.0 <= e.shrinkage_ <= 1.0
 
 
 def test_weights_are_those_of_the_allocators() -> None:
-    X = table()
-    cov, _ = ledoit_wolf(X.to_numpy(), target="constant_correlation")
+    X = table().to_numpy()
+    cov, _ = ledoit_wolf(X, target="constant_correlation")
     npt.assert_array_equal(HRP().fit(X).weights_, hrp(cov))
     npt.assert_array_equal(ERC().fit(X).weights_, erc(cov))
     budget = np.array([0.4, 0.3, 0.1, 0.1, 0.1])
     npt.assert_array_equal(ERC(budget=budget).fit(X).weights_, erc(cov, budget=budget))
-    aged, _ = ledoit_wolf(X.to_numpy(), target="identity", half_life=63)
+    aged, _ = ledoit_wolf(X, target="identity", half_life=63)
     npt.assert_array_equal(HRP(variant="paper", target="identity", half_life=63).fit(X).weights_, hrp(aged, variant="paper"))
     npt.assert_allclose(EqualWeight().fit(X).weights_, 0.2)
 
@@ -69,6 +70,29 @@ def test_permuting_or_scaling_the_columns_permutes_or_rescales_the_weights(kind:
     mixed = kind().fit(X[["vol", "pairs", "trend", "macro", "carry"]]).weights_
     npt.assert_allclose(mixed[NAMES], w, atol=1e-12)
     npt.assert_allclose(kind().fit(7.0 * X).weights_, w, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_columns_changes_no_bit(kind: type[AllocatorBase]) -> None:
+    for seed in range(5):
+        X = table(seed=seed)[NAMES[:4]]
+        X.iloc[:40, 1] = np.nan
+        fits = [kind().fit(X[list(p)]) for p in itertools.permutations(X.columns)]
+        first = fits[0].weights_
+        for e in fits:
+            assert list(e.weights_.index) == list(e.feature_names_in_) == list(e.covariance_.columns)
+            npt.assert_array_equal(e.weights_[first.index], first)
+            npt.assert_array_equal(e.covariance_.loc[first.index, first.index], fits[0].covariance_)
+
+
+def test_a_budget_belongs_to_the_columns_as_they_stand() -> None:
+    X, budget = table(), {"trend": 0.4, "carry": 0.3, "vol": 0.15, "macro": 0.1, "pairs": 0.05}
+    e = ERC(budget=list(budget.values())).fit(X)
+    npt.assert_allclose(risk_contributions(e.covariance_.to_numpy(), e.weights_.to_numpy()), list(budget.values()), atol=1e-8)
+    mixed = ERC(budget=[budget[n] for n in sorted(NAMES)]).fit(X[sorted(NAMES)])
+    npt.assert_array_equal(mixed.weights_[NAMES], e.weights_)
+    with pytest.raises(InputError):
+        ERC(budget=[0.5, 0.5]).fit(X)
 
 
 @pytest.mark.parametrize("kind", KINDS)

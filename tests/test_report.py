@@ -140,6 +140,7 @@ def test_leaking_or_heavy_pages_are_refused(leak: str) -> None:
 def test_names_cannot_become_markup() -> None:
     out = page.table_html(pd.DataFrame({"x": [1.0]}, ["<b>&"]), {"x": ("<i>", ".1f")}, caption="<u>", corner="<s>")
     assert not re.search(r"<(b|i|u|s)>", out)
+    assert page.number(np.nan, "text") == page.number(None, "text") == page.number(pd.NaT, "text") == "–"
     assert page.number(np.nan) == "–" and page.number(-0.004) == "0.00" and page.number(-1.5) == "−1.50"
     assert page.number(np.inf) == "∞" and page.number("<") == "&lt;" and page.number(0.123, ".1%") == "12.3"
 

@@ -48,6 +48,9 @@ TREATMENT: Mapping[str, str] = {
     "WEEKEND": "the row is a bar like any other",
     "UNKNOWN_DATE": "the row is ignored",
     "UNKNOWN_KEY": "the key is ignored",
+    "UNKNOWN_COLUMN": "the column is not read; the default of the one it resembles is used",
+    "CASH_COLUMN": "the row is left out",
+    "NO_READING": "no reading that day, as if the detector had not spoken",
     "UNKNOWN_FILE": "the file is not read",
     "MISSING_VALUE": "the folder's name is used",
 }

@@ -18,9 +18,10 @@ from .page import number, text
 from ..types import InputError
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'check_table', 'AllocatorBase', 'HRP', 'ERC', 'InverseVol', 'EqualWeight', 'Ladder']
+__all__ = ['Floats', 'Ints', 'check_table', 'AllocatorBase', 'HRP', 'ERC', 'InverseVol', 'EqualWeight', 'Ladder']
 
 # %% ../../nbs/47_estimators_api.ipynb #6c124a42
 def check_table(X: Any, *, rows: int = 2) -> tuple[Floats, list[str] | None]:
@@ -103,7 +104,7 @@ class AllocatorBase:
         """Returns of the fitted weights on other rows of the same columns; NaN where a held series has none."""
         return _predict(self, X)
 
-    def _weights(self, cov: Floats) -> Floats:
+    def _weights(self, cov: Floats, order: Ints) -> Floats:
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -114,19 +115,23 @@ class AllocatorBase:
 
 # %% ../../nbs/47_estimators_api.ipynb #7af76b2e
 def _fit(e: Any, X: Any) -> None:
-    values, names = check_table(X)
+    given, names = check_table(X)
+    order = np.arange(given.shape[1]) if names is None else np.argsort(np.asarray(names), kind="stable")
+    values = given if names is None else np.ascontiguousarray(given[:, order])
     cov, delta = ledoit_wolf(values, target=e.target, half_life=e.half_life)
     empty = np.flatnonzero(~np.isfinite(np.diagonal(cov)))
     if len(empty):
-        column = names[empty[0]] if names else str(empty[0])
+        column = names[order[empty[0]]] if names else str(empty[0])
         raise InputError(f"column {column} has too few returns to estimate a variance; drop it", code="NO_DATA", field="X",
                          subject=column)
-    weights = np.asarray(e._weights(np.asarray(cov, dtype=np.float64)), dtype=np.float64)
+    weights = np.asarray(e._weights(np.asarray(cov, dtype=np.float64), order), dtype=np.float64)
     e.n_features_in_, e.shrinkage_ = values.shape[1], float(np.asarray(delta))
     if names is None:
         e.weights_, e.covariance_ = weights, cov
         e.__dict__.pop("feature_names_in_", None)
         return
+    back = np.argsort(order)
+    weights, cov = weights[back], cov[np.ix_(back, back)]
     e.feature_names_in_ = np.asarray(names, dtype=object)
     e.weights_ = pd.Series(weights, index=names, name="weight")
     e.covariance_ = pd.DataFrame(cov, index=names, columns=names)
@@ -165,32 +170,33 @@ class HRP(AllocatorBase):
         super().__init__(target=target, half_life=half_life)
         self.variant = variant
 
-    def _weights(self, cov: Floats) -> Floats:
+    def _weights(self, cov: Floats, order: Ints) -> Floats:
         return hrp(cov, variant=self.variant)
 
 # %% ../../nbs/47_estimators_api.ipynb #2994892c
 class ERC(AllocatorBase):
-    """Equal risk contributions, or contributions in proportion to `budget` (K,)."""
+    """Equal risk contributions, or contributions in proportion to `budget` (K,), in the order of the columns."""
 
     def __init__(self, *, budget: Any = None, target: str = "constant_correlation", half_life: float | None = None) -> None:
         super().__init__(target=target, half_life=half_life)
         self.budget = budget
 
-    def _weights(self, cov: Floats) -> Floats:
-        return erc(cov, budget=self.budget)
+    def _weights(self, cov: Floats, order: Ints) -> Floats:
+        budget = None if self.budget is None else np.asarray(self.budget)
+        return erc(cov, budget=self.budget if budget is None or budget.shape != order.shape else budget[order])
 
 
 class InverseVol(AllocatorBase):
     """Weights in proportion to one over volatility."""
 
-    def _weights(self, cov: Floats) -> Floats:
+    def _weights(self, cov: Floats, order: Ints) -> Floats:
         return inverse_vol(cov)
 
 
 class EqualWeight(AllocatorBase):
     """The same weight for every column."""
 
-    def _weights(self, cov: Floats) -> Floats:
+    def _weights(self, cov: Floats, order: Ints) -> Floats:
         return equal_weight(cov)
 
 # %% ../../nbs/47_estimators_api.ipynb #67ed661a
@@ -208,7 +214,7 @@ class Ladder(AllocatorBase):
         super().__init__(target=target, half_life=half_life)
         self.method = method
 
-    def _weights(self, cov: Floats) -> Floats:
+    def _weights(self, cov: Floats, order: Ints) -> Floats:
         weights, attempts = allocate_with_fallback(cov, self.method)
         self.method_used_ = attempts[-1][0]
         self.fallback_reason_ = "; ".join(f"{name}: {why}" for name, why in attempts[:-1])

@@ -40,7 +40,7 @@ def number(value: object, form: str = ".2f") -> str:
     A trailing "%" in `form` multiplies by a hundred and leaves the sign out: the unit stands in the header.
     """
     if form == "text" or isinstance(value, str):
-        return text(value)
+        return "\u2013" if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)) else text(value)
     x = float(np.asarray(value, dtype=np.float64))
     if np.isnan(x):
         return "\u2013"

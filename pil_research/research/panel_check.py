@@ -5,14 +5,16 @@
 # %% ../../nbs/40e_check_panel.ipynb #34ac752d
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import exchange_calendars as xcals
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ..market import CLASS_COSTS, KINDS, NON_NEGATIVE, POSITIVE, as_flags
+from ..market import CLASS_COSTS, INSTRUMENT_COLUMNS, KINDS, NON_NEGATIVE, POSITIVE, as_flags
 from .check_tables import (MAX_LISTED, Found, as_numbers, check_columns, check_coverage, check_index,
                                                 check_prices, check_returns, defect)
 from ..extensions import COST_GROUP, load_extension
@@ -23,7 +25,7 @@ from .panel_files import SETTINGS, SEVERITIES, Defect, RawPanel, read_raw_panel
 from ..types import REGIME_LABELS, ROLES, ConfigError, InputError, check_name
 
 # %% auto #0
-__all__ = ['check_instruments', 'check_sleeve', 'check_sleeve_against_market', 'check_sleeve_settings', 'check_regime',
+__all__ = ['FLAGS', 'check_instruments', 'check_sleeve', 'check_sleeve_against_market', 'check_sleeve_settings', 'check_regime',
            'check_settings', 'check_calendar', 'check_raw', 'check_panel', 'load_panel']
 
 # %% ../../nbs/40e_check_panel.ipynb #0db138f6
@@ -44,6 +46,7 @@ def check_instruments(table: pd.DataFrame, symbols: list[str], file: str = "inst
         if column in table:
             yield from _check_numbers(table, column, file)
     yield from _check_choices(table, file)
+    yield from _check_given(table, symbols, file)
 
 
 def _check_numbers(table: pd.DataFrame, column: str, file: str) -> Found:
@@ -87,6 +90,37 @@ def _check_choices(table: pd.DataFrame, file: str) -> Found:
             if primary not in table.index:
                 yield defect("error", file, "UNKNOWN_SYMBOL", f"{symbol}: the primary {primary!r} has no row",
                              "add it, or leave primary empty", "primary")
+
+# %% ../../nbs/40e_check_panel.ipynb #55e6db3b
+FLAGS = ("true", "false", "1", "0", "1.0", "0.0", "")
+
+
+def _check_given(table: pd.DataFrame, symbols: list[str], file: str) -> Found:
+    """Misspelt columns, flags that are neither true nor false, and primaries that cannot be one."""
+    absent = [c for c in INSTRUMENT_COLUMNS if c not in table]
+    for column in sorted({str(c) for c in table} - set(INSTRUMENT_COLUMNS)):
+        for near in get_close_matches(column.strip().lower(), absent, 1, 0.75):
+            yield defect("warning", file, "UNKNOWN_COLUMN", f"{column} is not known, and {near} takes its default",
+                         f"nearest known column: {near!r}; rename it", column)
+    for column in ("allows_nonpositive_price", "assumed"):
+        for symbol, flag in table[column].dropna().items() if column in table else ():
+            if str(flag).strip().lower() not in FLAGS:
+                yield defect("error", file, "BAD_VALUE", f"{symbol}: {column} is {flag!r}, must be true or false",
+                             "write true, false, 1 or 0, or leave it empty for false", column)
+    if "primary" in table:
+        own = {s: s if pd.isna(p) or p == "" else str(p) for s, p in zip(table.index, table["primary"], strict=True)}
+        for symbol, primary in own.items():
+            if symbol in symbols and primary in own:
+                yield from _check_primary(symbol, primary, own[primary], symbols, file)
+
+
+def _check_primary(symbol: str, primary: str, beyond: str, symbols: list[str], file: str) -> Found:
+    if primary not in symbols:
+        yield defect("error", file, "BAD_PRIMARY", f"{symbol}: the primary {primary!r} has no returns",
+                     "add its returns, or leave primary empty", "primary")
+    elif beyond != primary:
+        yield defect("error", file, "BAD_PRIMARY", f"{symbol}: the primary {primary!r} must be its own primary, got {beyond!r}",
+                     f"leave the primary of {primary} empty, or give {symbol} another", "primary")
 
 # %% ../../nbs/40e_check_panel.ipynb #b41ea3bb
 def check_sleeve(sleeve: str, frame: pd.DataFrame, returns: pd.DataFrame, file: str) -> Found:
@@ -183,6 +217,7 @@ def check_regime(frame: pd.DataFrame, returns: pd.DataFrame, file: str = "regime
             return
     confidence = pd.to_numeric(frame["confidence"], errors="coerce").to_numpy(dtype=np.float64)
     label = frame["label"]
+    yield from _check_empty_rows(label, confidence, file)
     bad_label = (label.notna() & ~label.isin(REGIME_LABELS)).to_numpy()
     bad_confidence = label.notna().to_numpy() & ~((confidence >= 0.0) & (confidence <= 1.0))
     for mask, column, limit in ((bad_label, "label", REGIME_LABELS), (bad_confidence, "confidence", "[0, 1]")):
@@ -214,6 +249,16 @@ def check_settings(settings: dict[str, Any], returns: pd.DataFrame | None, file:
     if cash != "none" and (returns is None or cash not in returns.columns):
         yield defect("error", file, "MISSING_COLUMN", f"cash names {cash!r}, which is not a column of returns",
                      "use \"none\" or add the column", "cash")
+
+# %% ../../nbs/40e_check_panel.ipynb #0f22c209
+def _check_empty_rows(label: pd.Series, confidence: NDArray[np.float64], file: str) -> Found:
+    """Rows without a label: half a row anywhere, an empty one after the first reading."""
+    no_label, read = label.isna().to_numpy(), np.isfinite(confidence)
+    lost = no_label & (read | np.maximum.accumulate(~no_label))
+    for row in np.flatnonzero(lost)[:MAX_LISTED]:
+        what = "has a confidence" if read[row] else "is empty"
+        yield defect("warning", file, "NO_READING", f"the row {what} and no label ({int(lost.sum())} such rows)",
+                     "give label and confidence, or delete the row", "label", label.index[row])
 
 # %% ../../nbs/40e_check_panel.ipynb #0d0f0520
 def _check_cost_model(name: object, file: str) -> Found:
@@ -264,8 +309,9 @@ def check_raw(raw: RawPanel) -> list[Defect]:
     if "cost_model" in raw.settings and "cost_schedule" in raw.tables:
         found.append(defect("error", "panel.toml", "TWICE", "cost_model and the file cost_schedule both set costs",
                             "keep one of them", "cost_model"))
+    found += _check_cash(raw, returns)
     if raw.instruments is not None:
-        found += check_instruments(raw.instruments, symbols)
+        found += check_instruments(raw.instruments.drop(index=list(_cash_columns(raw, returns)), errors="ignore"), symbols)
     clean_dates = not {"TZ_AWARE", "UNSORTED", "DUPLICATE_DATE", "TIME_OF_DAY"} & {d.code for d in found
                                                                                      if d.file == "returns"}
     if clean_dates:
@@ -276,6 +322,23 @@ def check_raw(raw: RawPanel) -> list[Defect]:
     if not sleeves:
         found.append(defect("error", "sleeves", "MISSING_FILE", "there is no sleeve", "add sleeves/ID.csv or .parquet"))
     return _sorted(found)
+
+# %% ../../nbs/40e_check_panel.ipynb #28fbca37
+def _cash_columns(raw: RawPanel, returns: pd.DataFrame) -> set[str]:
+    """The column of returns that is cash, if there is one."""
+    cash = str(raw.settings.get("cash", "none"))
+    return {cash} - {"none"} if cash in returns.columns else set()
+
+
+def _check_cash(raw: RawPanel, returns: pd.DataFrame) -> Found:
+    """Tables that take the cash column for a market."""
+    for cash in _cash_columns(raw, returns):
+        for name in [n for n, t in raw.tables.items() if n not in ("returns", "regime") and cash in t.columns]:
+            yield defect("error", name, "CASH_COLUMN", f"{cash} is the cash column of panel.toml and no market",
+                         "drop it from this table, or name another cash column in panel.toml", cash)
+        if raw.instruments is not None and cash in raw.instruments.index:
+            yield defect("info", "instruments", "CASH_COLUMN", f"{cash} is the cash column of panel.toml; its row is left out",
+                         "delete the row", cash)
 
 # %% ../../nbs/40e_check_panel.ipynb #c23edf3f
 def _check_others(raw: RawPanel, returns: pd.DataFrame, broken: set[str]) -> Found:
