@@ -456,10 +456,23 @@ def test_holes_compound() -> None:
     np.testing.assert_allclose(np.nansum(np.log1p(holed), axis=0)[last], np.log1p(returns).sum(axis=0)[last], atol=1e-12)
 
 
-@pytest.mark.parametrize("bad", [{"n_sleeves": 0}, {"correlation": 1.0}, {"sharpe": [1.0, 2.0]}, {"correlation": -0.5}])
+@pytest.mark.parametrize("bad", [{"n_sleeves": 0}, {"correlation": 1.0}, {"sharpe": [1.0, 2.0]}, {"correlation": -0.5},
+                                 {"seed": -1}, {"seed": "x"}, {"seed": 1.5}, {"seed": True}, {"sharpe": float("nan")},
+                                 {"sharpe": "x"}, {"missing": 1.2}, {"missing": -0.1}, {"missing": "x"}, {"memory": 1.5},
+                                 {"n_days": 10.5}, {"start": "bogus"}, {"start": ""}])
 def test_synthetic_refuses(bad: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="must be"):
-        d.synthetic_panel(1, **bad)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="must be") as caught:
+        d.synthetic_panel(**{"seed": 1, **bad})  # type: ignore[arg-type]
+    assert caught.value.field == next(iter(bad))
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_a_date_that_is_none_is_a_typed_error(name: str) -> None:
+    small = d.synthetic_panel(1, n_sleeves=2, n_symbols=3, n_days=30)
+    for make in (d.default_panel, small.select):
+        with pytest.raises(InputError, match=f"{name} must be a date, got 'bogus'; write YYYY-MM-DD") as caught:
+            make(**{name: "bogus"})
+        assert caught.value.code == "BAD_DATE"
 
 
 # ---------------------------------------------------------------- default futures

@@ -191,3 +191,28 @@ def test_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_ledger(tmp_path).path == tmp_path / "trials.jsonl"
     monkeypatch.setenv("PIL_LEDGER", str(tmp_path / "other.jsonl"))
     assert default_ledger(tmp_path).path == tmp_path / "other.jsonl"
+
+
+def test_a_folder_is_no_ledger(tmp_path: Path) -> None:
+    place = TrialLedger(tmp_path)
+    for ask in (place.count, place.head, place.entries, lambda: place.record(fp(1), DATA)):
+        with pytest.raises(InputError, match="must be the file of a ledger") as caught:
+            ask()
+        assert caught.value.code == "NOT_A_FILE"
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"ab"])
+def test_what_has_no_fingerprint_is_a_typed_error(ledger: TrialLedger, wrong: object) -> None:
+    for given in ((wrong, DATA), (fp(1), wrong)):
+        with pytest.raises(InputError, match="sha256 fingerprint") as caught:
+            ledger.record(*given)  # type: ignore[arg-type]
+        assert caught.value.code == "BAD_FINGERPRINT"
+    assert not ledger.path.exists()
+
+
+@pytest.mark.parametrize("n", [4.5, 4.0, True, "4"])
+def test_a_count_is_a_whole_number(ledger: TrialLedger, n: object) -> None:
+    ledger.record(fp(1), DATA)
+    with pytest.raises(InputError, match="n_trials must be a whole number") as caught:
+        ledger.check_count(n)  # type: ignore[arg-type]
+    assert caught.value.code == "BAD_COUNT" and ledger.check_count(np.int64(4)) == 4

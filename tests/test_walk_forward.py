@@ -413,3 +413,18 @@ def test_only_the_tables_asked_for_are_kept_and_others_say_so() -> None:
         few.select({"a": "z"}).equity.mean()
     with pytest.raises(InputError, match="UNKNOWN_TABLE|nosuch"):
         run_tracks(PANEL, tracks, tables=("nosuch",))
+
+
+@pytest.mark.parametrize("configs", ["hrp", {"a": "hrp"}, ["hrp"], None, 3, {"a": None}])
+def test_configurations_that_are_none_are_a_typed_error(configs: Any) -> None:
+    with pytest.raises(InputError, match="PILConfig") as caught:
+        walk_forward(PANEL, configs)
+    assert caught.value.code == "BAD_CONFIG"
+
+
+@pytest.mark.parametrize(("settings", "code"), [({"start": "bogus"}, "BAD_DATE"), ({"end": "bogus"}, "BAD_DATE"),
+                                                ({"costs": "x"}, "BAD_COST"), ({"costs": None}, "BAD_COST")])
+def test_run_settings_that_are_none_are_a_typed_error(settings: dict[str, Any], code: str) -> None:
+    with pytest.raises(InputError, match="must be") as caught:
+        walk_forward(PANEL, FAST, **settings)
+    assert caught.value.code == code

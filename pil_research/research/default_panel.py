@@ -14,7 +14,7 @@ import exchange_calendars as xcals
 import numpy as np
 import pandas as pd
 
-from .panel import Panel
+from .panel import Panel, check_day
 from .panel_frames import panel_from_frames
 from .sleeves import reference_sleeves
 from ..types import InputError
@@ -159,16 +159,18 @@ def default_panel(markets: str | Sequence[str] = "default", start: str = "1990-0
     Raises
     ------
     InputError
-        The wheel is not installed, a market, sleeve or cost reading is unknown, or the period holds no data.
+        The wheel is not installed, a market, sleeve or cost reading is unknown, a date is none, or the period holds no
+        data.
     """
     chosen = wheel_markets(markets)
     if costs not in ("quoted", "institutional"):
         raise InputError(f"costs must be 'quoted' or 'institutional', got {costs!r}", code="UNKNOWN_COSTS", field="costs",
                          value=costs, limit="quoted|institutional")
+    first, last = check_day(start, "start"), None if end is None else check_day(end, "end")
     items = ("prices", "usd_returns", "volume_costs")[: 2 if costs == "quoted" else 3]
-    prices, usd, *rest = (_period(read_wheel(item, list(chosen["ticker"])), chosen, start, end) for item in items)
+    prices, usd, *rest = (_period(read_wheel(item, list(chosen["ticker"])), chosen, first, last) for item in items)
     schedule = rest[0] if rest else None
-    sessions = exchange_sessions(pd.Timestamp(start), prices.index[-1])
+    sessions = exchange_sessions(first, prices.index[-1])
     returns = session_returns(prices, usd, sessions)
     instruments = pd.DataFrame({"asset_class": chosen["asset_class"], "ticker": chosen["ticker"],
                                 "quoted_from": first_unchanged(prices)})
@@ -192,12 +194,12 @@ def _chosen_sleeves(wanted: str | Sequence[str], known: Sequence[str]) -> list[s
     return sorted(names)
 
 # %% ../../nbs/40f_default_panel.ipynb #dc6e788c
-def _period(table: pd.DataFrame, chosen: pd.DataFrame, start: str, end: str | None) -> pd.DataFrame:
+def _period(table: pd.DataFrame, chosen: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp | None) -> pd.DataFrame:
     """The chosen columns under their symbols, from a week before `start` (for the first return) to `end`."""
     named = table.set_axis(list(chosen.index), axis=1)
-    part = named.loc[pd.Timestamp(start) - pd.Timedelta(days=7):end]
-    if len(part) < 2 or part.index[-1] <= pd.Timestamp(start):
-        raise InputError(f"the period must hold data, got {start} to {end}; the wheel covers "
+    part = named.loc[start - pd.Timedelta(days=7):end]
+    if len(part) < 2 or part.index[-1] <= start:
+        raise InputError(f"the period must hold data, got {start.date()} to {end and end.date()}; the wheel covers "
                          f"{named.index[0]:%Y-%m-%d} to {named.index[-1]:%Y-%m-%d}",
-                         code="NO_DATA", field="start", value=start)
+                         code="NO_DATA", field="start", value=str(start.date()))
     return part.set_axis(pd.DatetimeIndex(part.index).as_unit("ns"))

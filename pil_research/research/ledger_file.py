@@ -60,7 +60,10 @@ def decode_lines(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
 # %% ../../nbs/52c_ledger_file.ipynb #6819846d
 @contextmanager
 def locked(path: Path, timeout: float, *, write: bool) -> Iterator[int]:
-    """File descriptor under a lock; raises StateError (LEDGER_LOCKED) after `timeout` seconds."""
+    """File descriptor under a lock; StateError (LEDGER_LOCKED) after `timeout` seconds, InputError for a folder."""
+    if path.is_dir():
+        raise InputError(f"path must be the file of a ledger, got the folder {path}; name a file in it, such as trials.jsonl",
+                         code="NOT_A_FILE", field="path", value=str(path), limit="a file")
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if write else os.O_RDONLY
     handle = os.open(path, flags | os.O_CLOEXEC, 0o644)
     try:

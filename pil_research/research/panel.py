@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from ..market import KINDS
 from ..types import REGIME_LABELS, ROLES, InputError, check_name
 
 # %% auto #0
-__all__ = ['SLEEVE_COLUMNS', 'check_dates', 'check_table', 'Panel', 'target_array']
+__all__ = ['SLEEVE_COLUMNS', 'check_dates', 'check_day', 'check_table', 'Panel', 'target_array']
 
 # %% ../../nbs/40a_panel.ipynb #4346ce72
 SLEEVE_COLUMNS = ("role", "capacity", "promoted_on", "demoted_on", "description")
@@ -44,6 +45,25 @@ def check_dates(index: pd.Index, field: str) -> pd.DatetimeIndex:
         if bad:
             raise InputError(f"the index of {field} must be {need}", code=code, field=field)
     return index.as_unit("ns").rename("date")
+
+
+def check_day(value: Any, field: str) -> pd.Timestamp:
+    """A date as a time stamp.
+
+    Raises
+    ------
+    InputError
+        `value` cannot be read as a date.
+    """
+    try:
+        day = pd.Timestamp(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{field} must be a date, got {value!r}; write YYYY-MM-DD", code="BAD_DATE", field=field,
+                         value=str(value), limit="YYYY-MM-DD") from error
+    if pd.isna(day):
+        raise InputError(f"{field} must be a date, got {value!r}; write YYYY-MM-DD", code="BAD_DATE", field=field,
+                         value=str(value), limit="YYYY-MM-DD")
+    return day
 
 # %% ../../nbs/40a_panel.ipynb #f60ea6f6
 def check_table(frame: pd.DataFrame, field: str) -> pd.DataFrame:
@@ -208,7 +228,7 @@ def _select(panel: Panel, symbols: Sequence[str] | None, sleeves: Sequence[str] 
                              code="UNKNOWN_NAME", field=what, subject=unknown[0], value=unknown)
     columns = sorted(symbols) if symbols is not None else list(panel.symbols)
     ids = sorted(sleeves) if sleeves is not None else list(panel.sleeve_ids)
-    rows = slice(None if start is None else pd.Timestamp(start), None if end is None else pd.Timestamp(end))
+    rows = slice(None if start is None else check_day(start, "start"), None if end is None else check_day(end, "end"))
 
     def cut(table: pd.DataFrame | None) -> pd.DataFrame | None:
         return None if table is None else table.loc[rows, columns]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..estimate import History
 from ..market import Market
-from .panel import Panel
+from .panel import Panel, check_day
 from ..stages.sleeves import OBS_ABSENT, OBS_DEMOTED
 from ..types import REGIME_LABELS, InputError
 
@@ -146,10 +146,10 @@ def session_range(dates: pd.DatetimeIndex, start: Any, end: Any, first: int) -> 
     Raises
     ------
     InputError
-        If no session is left.
+        If a date is none, or no session is left.
     """
-    a = first if start is None else int(np.maximum(first, dates.searchsorted(pd.Timestamp(start))))
-    b = len(dates) if end is None else int(dates.searchsorted(pd.Timestamp(end), side="right"))
+    a = first if start is None else int(np.maximum(first, dates.searchsorted(check_day(start, "start"))))
+    b = len(dates) if end is None else int(dates.searchsorted(check_day(end, "end"), side="right"))
     if not a < b:
         raise InputError(f"no session between {start} and {end}; the first possible one is {dates[first].date()}",
                          code="EMPTY_RANGE", field="start", value=str(start), limit=str(dates[first].date()))

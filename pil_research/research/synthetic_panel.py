@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .panel import Panel
+from .panel import Panel, check_day
 from .panel_frames import panel_from_frames
 from ..types import REGIME_LABELS, InputError
 
@@ -143,11 +143,13 @@ def synthetic_market(seed: int, n_sleeves: int = 5, n_symbols: int = 30, n_days:
     Raises
     ------
     InputError
-        Sizes below 1, a correlation outside (-1/(K-1), 1), or a wrong number of Sharpe ratios.
+        A seed or size that is no whole number or too small, a correlation outside (-1/(K-1), 1), `memory` or `missing`
+        outside [0, 1), Sharpe ratios that are not finite or not one a sleeve, or a start that is no date.
     """
-    ratios = np.broadcast_to(np.asarray(sharpe, dtype=np.float64), (n_sleeves,)) if np.ndim(sharpe) == 0 \
-        else np.asarray(sharpe, dtype=np.float64)
-    _check_sizes(n_sleeves, n_symbols, n_days, ratios, correlation)
+    _check_whole(seed=(seed, 0), n_sleeves=(n_sleeves, 1), n_symbols=(n_symbols, 1), n_days=(n_days, 1))
+    day = check_day(start, "start")
+    ratios = _ratios(sharpe, n_sleeves)
+    _check_shape(n_sleeves, ratios, correlation, memory, missing)
     rng = np.random.default_rng(seed)
     groups = np.arange(n_symbols) * len(SYNTHETIC_CLASSES) // n_symbols
     signal_corr = np.where(np.eye(n_sleeves, dtype=bool), 1.0, correlation)
@@ -160,21 +162,47 @@ def synthetic_market(seed: int, n_sleeves: int = 5, n_symbols: int = 30, n_days:
     returns = np.maximum(vol / np.sqrt(252.0) * np.array(REGIME_VOL)[states][:, None] * shocks, -0.5)
     truth = SyntheticTruth(sharpe=np.array(ratios), sleeve_correlation=signal_corr,
                            asset_correlation=asset_correlation(groups), asset_vol=vol)
-    return _as_panel(rng, returns, signals / vol, states, groups, missing, staggered, start, seed), truth
+    return _as_panel(rng, returns, signals / vol, states, groups, missing, staggered, day, seed), truth
 
 # %% ../../nbs/40g_synthetic_panel.ipynb #9a7c4147
-def _check_sizes(n_sleeves: int, n_symbols: int, n_days: int, ratios: Array, correlation: float) -> None:
+def _refuse(name: str, need: str, value: object) -> InputError:
+    return InputError(f"{name} must be {need}, got {value!r}; correct it", code="BAD_ARGUMENT", field=name, value=value,
+                      limit=need)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float | np.number)
+
+
+def _check_whole(**given: tuple[object, int]) -> None:
+    """Whole numbers, each at least its own least value."""
+    for name, (value, least) in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise _refuse(name, f"a whole number of at least {least}", value)
+
+
+def _ratios(sharpe: float | Sequence[float], n_sleeves: int) -> Array:
+    try:
+        given = np.asarray(sharpe, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise _refuse("sharpe", "one finite number, or one a sleeve", sharpe) from error
+    return np.broadcast_to(given, (n_sleeves,)) if given.ndim == 0 else given
+
+
+def _check_shape(n_sleeves: int, ratios: Array, correlation: float, memory: float, missing: float) -> None:
     low = -1.0 / (n_sleeves - 1) if n_sleeves > 1 else -1.0
-    for ok, what, value in ((min(n_sleeves, n_symbols, n_days) >= 1, "sizes must be at least 1",
-                             (n_sleeves, n_symbols, n_days)),
-                            (ratios.shape == (n_sleeves,), "sharpe must be one number, or one a sleeve", ratios.shape),
-                            (low < correlation < 1.0, f"correlation must be in ({low:.2f}, 1)", correlation)):
+    for ok, name, need, value in (
+            (ratios.shape == (n_sleeves,) and bool(np.isfinite(ratios).all()), "sharpe",
+             "one finite number, or one a sleeve", ratios.tolist()),
+            (_number(correlation) and low < correlation < 1.0, "correlation", f"in ({low:.2f}, 1)", correlation),
+            (_number(memory) and 0.0 <= memory < 1.0, "memory", "in [0, 1)", memory),
+            (_number(missing) and 0.0 <= missing < 1.0, "missing", "in [0, 1)", missing)):
         if not ok:
-            raise InputError(f"{what}, got {value}", code="BAD_ARGUMENT", field="synthetic_panel", value=value)
+            raise _refuse(name, need, value)
 
 # %% ../../nbs/40g_synthetic_panel.ipynb #1c90ae3e
 def _as_panel(rng: np.random.Generator, returns: Array, weights: Array, states: NDArray[np.int64],
-              groups: NDArray[np.int64], missing: float, staggered: bool, start: str, seed: int) -> Panel:
+              groups: NDArray[np.int64], missing: float, staggered: bool, start: pd.Timestamp, seed: int) -> Panel:
     n_days, n_symbols = returns.shape
     dates = pd.bdate_range(start, periods=n_days, name="date").as_unit("ns")
     symbols = [f"S{i:03d}" for i in range(n_symbols)]

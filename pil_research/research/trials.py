@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
@@ -37,8 +38,8 @@ class HasFingerprint(Protocol):
 
 
 def _digest(value: str | HasFingerprint, name: str) -> str:
-    text = value if isinstance(value, str) else value.fingerprint()
-    found = _DIGEST.fullmatch(text)
+    text = value.fingerprint() if hasattr(value, "fingerprint") else value
+    found = _DIGEST.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise InputError(f"{name} must be a sha256 fingerprint of 64 hex digits, got {text!r}; pass the object itself "
                          "or its .fingerprint()", code="BAD_FINGERPRINT", field=name, value=text, limit="64 hex digits")
@@ -108,6 +109,10 @@ def _check_count(counted: int, n_trials: int | None) -> int:
     if counted < 1:
         raise InputError("trial ledger holds no trials; record every configuration evaluated before judging one",
                          code="TRIALS_UNDERCOUNTED", field="n_trials", value=0, limit=1)
+    whole = n_trials is None or isinstance(n_trials, int | np.integer) and not isinstance(n_trials, bool)
+    if not whole and not (isinstance(n_trials, float) and not n_trials >= counted):  # a float that is too few is just that
+        raise InputError(f"n_trials must be a whole number, got {n_trials!r}; leave it out to take the ledger's",
+                         code="BAD_COUNT", field="n_trials", value=n_trials, limit="whole number")
     if n_trials is not None and not n_trials >= counted:
         raise InputError(f"n_trials must be at least the trial ledger's count of {counted}, got {n_trials}; leave it "
                          "out to take the ledger's", code="TRIALS_UNDERCOUNTED", field="n_trials", value=n_trials,

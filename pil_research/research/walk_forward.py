@@ -51,8 +51,14 @@ class Track:
         if self.lag not in (0, 1):
             raise InputError(f"lag of track {self.name} must be 0 or 1, got {self.lag!r}", code="BAD_LAG", field="lag",
                              subject=self.name, value=self.lag, limit="0 or 1")
-        if not (np.isfinite(self.cost_scale) and self.cost_scale >= 0.0):
-            raise InputError(f"cost_scale of track {self.name} must be finite and not negative, got {self.cost_scale!r}",
+        if not isinstance(self.config, PILConfig):
+            raise InputError(f"config of track {self.name} must be a PILConfig, got {self.config!r}; a method is "
+                             'PILConfig().replace(**{"allocation.method": ...})', code="BAD_CONFIG", field="config",
+                             subject=str(self.name), value=repr(self.config), limit="PILConfig")
+        number = isinstance(self.cost_scale, int | float | np.number)
+        if not (number and np.isfinite(self.cost_scale) and self.cost_scale >= 0.0):
+            raise InputError(f"cost_scale of track {self.name} must be finite and not negative, got {self.cost_scale!r}; "
+                             "1 is the panel's cost",
                              code="BAD_COST", field="cost_scale", subject=self.name, value=self.cost_scale, limit=">= 0")
         if (self.absent or self.promoted) and self.config.tilt.redundancy:
             raise InputError(f"track {self.name} changes members, which needs the redundancy discount off", code="BAD_MEMBERS",
@@ -478,12 +484,29 @@ def walk_forward(panel: Panel, configs: PILConfig | Mapping[str, PILConfig] | Se
     Returns
     -------
     WalkForward
+
+    Raises
+    ------
+    InputError
+        `configs` holds anything but configurations, or an argument of a `Track` or of `run_tracks` is wrong.
     """
-    if isinstance(configs, PILConfig):
-        configs = {configs.allocation.method: configs}
-    named = dict(configs) if isinstance(configs, Mapping) else {f"c{i}": c for i, c in enumerate(configs)}
+    named = _named_configs(configs)
     tracks = [Track(name=n, config=c, cost_scale=costs, lag=lag) for n, c in named.items()]
     return run_tracks(panel, tracks, start=start, end=end, account=account, **settings)
+
+# %% ../../nbs/51_walk_forward.ipynb #a51cf0d7
+def _named_configs(configs: Any) -> dict[str, PILConfig]:
+    """Configurations by name; a `Track` refuses what is none."""
+    if isinstance(configs, PILConfig):
+        return {configs.allocation.method: configs}
+    if isinstance(configs, Mapping):
+        return dict(configs)
+    if isinstance(configs, str) or not isinstance(configs, Iterable):
+        raise InputError(f"configs must be a PILConfig, a mapping from name to PILConfig, or a sequence of them, got "
+                         f"{configs!r}; "
+                         'a method is PILConfig().replace(**{"allocation.method": ...})', code="BAD_CONFIG",
+                         field="configs", value=repr(configs), limit="PILConfig")
+    return {f"c{i}": c for i, c in enumerate(configs)}
 
 # %% ../../nbs/51_walk_forward.ipynb #15e490d2
 def snapshot_at(panel: Panel, session: Any, *, equity: float | None, positions: pd.Series | None = None, slot: str = "15:30",
