@@ -229,7 +229,7 @@ def check_regime(frame: pd.DataFrame, returns: pd.DataFrame, file: str = "regime
         yield defect("warning", file, "UNKNOWN_DATE", f"is not a date of returns ({len(stray)} such rows)",
                      "it is ignored; move it to a session", "date", day)
 
-
+# %% ../../nbs/40e_check_panel.ipynb #40e5e771
 def check_settings(settings: dict[str, Any], returns: pd.DataFrame | None, file: str = "panel.toml") -> Found:
     """Unknown keys and values that cannot be used."""
     for key in sorted(set(settings) - set(SETTINGS)):
