@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +19,7 @@ from typing import Any, NoReturn
 from .commands import command_modules, complain, say
 
 # %% auto #0
-__all__ = ['REMEDIES', 'PARAMETERS', 'cause_and_remedy', 'Parser', 'build_parser', 'main']
+__all__ = ['REMEDIES', 'DEFECT', 'PARAMETERS', 'cause_and_remedy', 'Parser', 'build_parser', 'main']
 
 # %% ../nbs/60_cli.ipynb #33de53fa
 def _near(word: str, known: Iterable[str]) -> str:
@@ -26,8 +29,12 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 
 def cause_and_remedy(error: Exception) -> tuple[str, str]:
-    """One line of cause and one of remedy: the last clause of a message is what to do."""
+    """One line of cause and one of remedy: the last clause of a message of this package is what to do."""
     message = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return _of_the_system(error, message)
+    if not _ours(error):
+        return message or "it gives no reason", _FOREIGN.get(type(error).__name__, DEFECT)
     cause, _, remedy = message.rpartition("; ")
     known = REMEDIES.get(str(getattr(error, "code", "")), "see the message, or run again with --debug for the traceback")
     value, words = getattr(error, "value", None), getattr(error, "limit", None)
@@ -58,6 +65,28 @@ class Parser(argparse.ArgumentParser):
         complain(f"pil: USAGE: {self.prog} does not know {' '.join(words)}",
                  f"fix: {known}`{self.prog} --help` shows what can be typed")
         raise SystemExit(2)
+
+# %% ../nbs/60_cli.ipynb #90381f57
+_SYSTEM: Mapping[int, str] = {
+    errno.EISDIR: "give a file, not a folder", errno.ENOTDIR: "a file stands where a folder is needed: choose another folder",
+    errno.EEXIST: "choose another name, or take away what is there", errno.ENOSPC: "free some space, or write elsewhere",
+    errno.ENOENT: "correct the path, or choose a folder you can write to",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place you can read and write")}
+DEFECT = "run again with --debug for the traceback; it may be a defect"
+_FOREIGN: Mapping[str, str] = {
+    "ModuleNotFoundError": "install that package; those of the reports: pip install 'pil_research[research]'",
+    "UnicodeDecodeError": "give a text file in UTF-8"}
+
+
+def _of_the_system(error: OSError, message: str) -> tuple[str, str]:
+    said = f"{error.filename}: {error.strerror}" if error.filename is not None and error.strerror else error.strerror or message
+    return said or "it gives no reason", _SYSTEM.get(error.errno or 0, "see the message, or run again with --debug")
+
+
+def _ours(error: Exception) -> bool:
+    """One of the package's own errors; if its module was never read, there can be none."""
+    types = sys.modules.get("pil_research.types")
+    return types is not None and isinstance(error, types.PilError)
 
 # %% ../nbs/60_cli.ipynb #1cb29343
 PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synthetic\", a panel folder, raw market files "
@@ -308,31 +337,55 @@ def _book_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-state", help="write the state after this decision")
     parser.add_argument("--json", action="store_true", help="the whole decision as JSON")
 
+# %% ../nbs/60_cli.ipynb #6ccebc4e
+def _tell(error: Exception, *, debug: bool) -> None:
+    """Two lines about an error, after its traceback if that was asked for."""
+    import traceback
+
+    cause, remedy = cause_and_remedy(error)
+    with suppress(OSError):  # nowhere to tell it: the exit code has to do
+        if debug:
+            traceback.print_exception(error)
+        complain(f"pil: {error.code if _ours(error) else type(error).__name__}: {cause}", f"fix: {remedy}")  # type: ignore[attr-defined]
+
+
+def _let_go() -> bool:
+    """Whether a stream could not be written; it then leads nowhere, so that the interpreter's last flush is silent."""
+    broken = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            broken = True
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return broken
+
 # %% ../nbs/60_cli.ipynb #8017f59e
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    parser, words = build_parser(), list(sys.argv[1:] if argv is None else argv)
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = build_parser()
     if words and words[0].startswith("-") and words[0] not in parser._option_string_actions:
         parser.leftover(words[:1])
     args, more = parser.parse_known_args(words)
     if more:
         args.own.leftover(more)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        args = _parsed(words)
         return int(args.run(args))
     except KeyboardInterrupt:
         complain("stopped; finished runs are kept")
         return 130
-    except BrokenPipeError:
-        return 0
     except Exception as error:
-        if args.debug or not _expected(error):
-            raise
-        cause, remedy = cause_and_remedy(error)
-        complain(f"pil: {getattr(error, 'code', type(error).__name__)}: {cause}", f"fix: {remedy}")
-        return 2
-
-
-def _expected(error: Exception) -> bool:
-    """An error with a known cause: one of the package's own, or a missing optional package."""
-    types = sys.modules.get("pil_research.types")
-    return isinstance(error, ModuleNotFoundError) or (types is not None and isinstance(error, types.PilError))
+        gone = isinstance(error, BrokenPipeError)
+        if not (gone and _let_go()):
+            _tell(error, debug="--debug" in words)
+        return 141 if gone else 2
+    finally:
+        _let_go()

@@ -48,12 +48,11 @@ def test_config_show_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert cli.main(["config", "check", str(tmp_path / "none.toml")]) == 2
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    from pil_research.types import ConfigError
-
+def test_debug_shows_the_traceback_and_keeps_the_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for argv in (["--debug", "config", "check", str(tmp_path / "x")], ["config", "check", str(tmp_path / "x"), "--debug"]):
-        with pytest.raises(ConfigError):
-            cli.main(argv)
+        assert cli.main(argv) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("Traceback") and said.splitlines()[-2].startswith("pil: CONFIG_FILE: ")
 
 
 def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,12 +144,66 @@ def test_ctrl_c_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert cli.main(["demo"]) == 130 and "finished runs are kept" in capsys.readouterr().err
 
 
-def test_unexpected_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "cause", "fix"), [
+    (ZeroDivisionError(), "ZeroDivisionError: it gives no reason", "--debug for the traceback; it may be a defect"),
+    (ValueError("a; b"), "ValueError: a; b", "it may be a defect"),
+    (OverflowError("big"), "OverflowError: big", "it may be a defect"),
+    (ModuleNotFoundError("No module named 'x'"), "No module named 'x'", "pil_research[research]"),
+    (PermissionError(13, "Permission denied", "f"), "PermissionError: f: Permission denied", "you can read and write"),
+    (OSError("odd"), "OSError: odd", "run again with --debug")])
+def test_an_error_nobody_foresaw_is_two_lines_too(error: Exception, cause: str, fix: str, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
     def broken(*_: object) -> int:
-        raise ZeroDivisionError
+        raise error
     monkeypatch.setattr(cli, "_run", broken)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["report", "ladder"])
+    assert cli.main(["report", "ladder"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and said[0].startswith("pil: ") and cause in said[0] and said[1].startswith("fix: ") and fix in said[1]
+
+
+@pytest.mark.parametrize(("words", "cause"), [
+    ("report explain --data synthetic --runs FILE", "NotADirectoryError: FILE/explain"),
+    ("report explain --data synthetic --runs /proc/nope", "FileNotFoundError: /proc/nope: No such file or directory"),
+    ("validate --data synthetic --profile smoke --runs FILE", "NotADirectoryError: FILE/.logs: Not a directory"),
+    ("shadow --data synthetic --runs FILE --sessions 5", "NotADirectoryError: FILE/shadow"),
+    ("config check FOLDER", "IsADirectoryError: FOLDER: Is a directory"),
+    ("book --data synthetic --config FOLDER", "IsADirectoryError: FOLDER: Is a directory"),
+    ("paper X --data synthetic --config FOLDER", "IsADirectoryError: FOLDER: Is a directory"),
+    ("book --data synthetic --save-state /proc/x/y", "FileNotFoundError: /proc/x/y: No such file or directory"),
+    ("new /proc/x", "FileNotFoundError: /proc/x: No such file or directory"),
+    ("config check FILE", "UnicodeDecodeError: "),
+    ("paper X --data synthetic:3,8,500 --start bogus", "BAD_PARAMETER: start must be a date, got 'bogus'"),
+    ("bench --runs FILE --job import", "NotADirectoryError: FILE/bench")])
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the cases need /proc")
+def test_what_the_system_refuses_is_two_lines(words: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"\xff")
+    places = {"FILE": str(tmp_path / "file"), "FOLDER": str(tmp_path)}
+
+    def at(text: str) -> str:
+        return re.sub("FILE|FOLDER", lambda m: places[m[0]], text)
+    assert cli.main(at(words).split()) == 2
+    said = [x for x in capsys.readouterr().err.splitlines() if x and not re.search(r"part/s\]|\?part", x)]
+    assert len(said) == 2 and said[0].startswith(f"pil: {at(cause)}") and said[1].startswith("fix: "), said
+    assert not (tmp_path / "X").exists()
+
+
+def _piped(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", line.replace("pil ", f"'{sys.executable}' -m pil_research ", 1)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_reader_that_goes_away_and_a_full_disk_give_no_verdicts_code(tmp_path: Path) -> None:
+    passing_runs(tmp_path)
+    for more in ("", "2>&1"):
+        done = _piped(f"pil verdict {tmp_path} {more} | true; exit ${{PIPESTATUS[0]}}")
+        assert done.returncode == 141 and not done.stderr
+    if Path("/dev/full").exists():
+        done = _piped(f"pil verdict {tmp_path} > /dev/full")
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 2 and "No space left on device" in done.stderr
+        assert _piped("pil config check /nowhere 2> /dev/full").returncode == 2
 
 
 def test_gate_turns_a_reports_verdict_into_the_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -269,5 +269,10 @@ def test_the_command_checks_and_imports(folders: dict[str, Path], tmp_path: Path
     assert cli.main(["data", "import", "etf", str(folders["etf"]), "--to", str(to), "--start", mf.START, "--format", "csv"]) == 0
     assert "wrote" in capsys.readouterr().out and (to / "returns.csv").is_file() and (to / "provenance.json").is_file()
     assert cli.main(["data", "check", str(to)]) == 0
+    if Path("/proc/self").exists():
+        capsys.readouterr()
+        assert cli.main(["data", "import", "etf", str(folders["etf"]), "--to", "/proc/x", "--start", mf.START]) == 2
+        said = [x for x in capsys.readouterr().err.splitlines() if x.startswith(("pil: ", "fix: ", "Traceback"))]
+        assert len(said) == 2 and said[0].startswith("pil: FileNotFoundError: /proc/x")
     for argv in (["data", "import", "etf"], ["data", "check", "a", "b"], ["data", "import", "nosuch", str(to)]):
         assert cli.main(argv) == 2

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from . import complain, say
@@ -61,9 +62,13 @@ def run(args: argparse.Namespace) -> int:
     size = ["--tiny"] if args.tiny else ["--quick"] if args.quick else []
     folder = Path(args.runs) / "bench" / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     result = folder / "bench.json"
+    folder.mkdir(parents=True, exist_ok=True)  # before the half hour, not after it
     complain("Alternating with the peers; " + ("seconds." if args.tiny else "some minutes." if args.quick else "half an hour."))
     done = subprocess.run([sys.executable, str(script), *chosen, *size, "--out", str(result)], check=False)  # noqa: S603
     if done.returncode or not result.is_file():
+        with suppress(OSError):  # what it wrote stays
+            folder.rmdir()
+        complain(f"pil: BENCH: {script.name} ended with code {done.returncode}", "fix: its own message stands above")
         return 2
     found = json.loads(result.read_text(encoding="utf-8"))
     page = folder / "report.html"

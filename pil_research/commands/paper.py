@@ -160,8 +160,9 @@ class Metrics:
         self._fills = client.Counter("fills", "by outcome", ["outcome"], **made)
         try:
             client.start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        except OSError as e:
-            raise _bad(f"port {port} cannot be used ({e.strerror}); choose another", "metrics", port, "a free port") from e
+        except (OSError, OverflowError) as e:
+            said = getattr(e, "strerror", None) or e
+            raise _bad(f"port {port} cannot be used ({said}); choose another", "metrics", port, "a free port") from e
 
     def see(self, line: dict[str, Any]) -> None:
         """Count one line."""
@@ -241,7 +242,9 @@ def run(args: argparse.Namespace) -> int:
     from pil_research.live.broker import FillRules, PaperBroker
     from pil_research.live.paper import PaperRun, run_id
     from pil_research.research.paper_market import PanelMarket
+    from pil_research.research.templates import check_date
 
+    check_date("start", args.start)
     folder, config = Path(args.folder), _config_of(args)
     integrator = PortfolioIntegrator(config) if not args.approval else PortfolioIntegrator.from_approval(
         args.approval, now=datetime.now(UTC))
