@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .commands import command_modules, complain, say
+from .commands import between, command_modules, complain, say, whole
 
 # %% auto #0
 __all__ = ['REMEDIES', 'DEFECT', 'PARAMETERS', 'cause_and_remedy', 'Parser', 'build_parser', 'main']
@@ -324,7 +324,7 @@ def _validate_options(parser: argparse.ArgumentParser) -> None:
 
 def _verdict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default="runs", help="folder of runs (default: runs)")
-    parser.add_argument("--days", type=int, default=92, help="life of the approval (default: 92)")
+    parser.add_argument("--days", type=whole(1), default=92, help="life of the approval (default: 92)")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON")
 
 
@@ -332,7 +332,7 @@ def _book_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="default", help=PARAMETERS["data"])
     parser.add_argument("--start", default="2015-01-01", help="first date of the data (default: 2015-01-01)")
     parser.add_argument("--config", help=PARAMETERS["config"])
-    parser.add_argument("--equity", type=float, default=5e6, help="account equity (default: 5,000,000)")
+    parser.add_argument("--equity", type=between(0, above=True), default=5e6, help="account equity (default: 5,000,000)")
     parser.add_argument("--state", help="state file of an earlier decision")
     parser.add_argument("--save-state", help="write the state after this decision")
     parser.add_argument("--json", action="store_true", help="the whole decision as JSON")
@@ -349,18 +349,15 @@ def _tell(error: Exception, *, debug: bool) -> None:
         complain(f"pil: {error.code if _ours(error) else type(error).__name__}: {cause}", f"fix: {remedy}")  # type: ignore[attr-defined]
 
 
-def _let_go() -> bool:
-    """Whether a stream could not be written; it then leads nowhere, so that the interpreter's last flush is silent."""
-    broken = False
+def _let_go() -> None:
+    """Let a stream that cannot be written lead nowhere, so that the interpreter's last flush is silent."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
-            broken = True
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return broken
 
 # %% ../nbs/60_cli.ipynb #8017f59e
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -382,10 +379,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("stopped; finished runs are kept")
         return 130
+    except BrokenPipeError:
+        return 141
     except Exception as error:
-        gone = isinstance(error, BrokenPipeError)
-        if not (gone and _let_go()):
-            _tell(error, debug="--debug" in words)
-        return 141 if gone else 2
+        _tell(error, debug="--debug" in words)
+        return 2
     finally:
         _let_go()

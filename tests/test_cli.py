@@ -98,6 +98,17 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     ("replay nowhere.sqlite --tolerance 1", "BAD_ARGUMENT: --tolerance must be 0 to 1e-6", "1e-12 passes over last bits"),
     ("data import nosuch x --to y", "UNKNOWN_SOURCE: source must be one of", "name one of these"),
     ("paper p --data synthetic:a,b", "BAD_PARAMETER: --data synthetic:K,M,DAYS needs three whole numbers", "synthetic:5,15,900"),
+    ("drill --only clock --clock 0", "BAD_COUNT: every count is 0", "give one of at least 1"),
+    ("book --equity -1", "USAGE: argument --equity: must be a number above 0, got '-1'", "`pil book --help`"),
+    ("verdict runs --days 0", "USAGE: argument --days: must be a whole number at least 1, got '0'", "`pil verdict --help`"),
+    *((f"paper p --{words}", f"USAGE: argument --{words.split()[0]}: must be a {kind} {limit}, got", "`pil paper --help`")
+      for words, kind, limit in (
+          ("partial 2", "number", "from 0 to 1"), ("reject -0.1", "number", "from 0 to 1"),
+          ("partial x", "number", "from 0 to 1"),
+          ("sessions -1", "whole number", "at least 0"), ("sessions 1.5", "whole number", "at least 0"),
+          ("equity -5", "number", "above 0"), ("equity 0", "number", "above 0"), ("equity inf", "number", "above 0"),
+          ("speed nan", "number", "at least 0"), ("seed -1", "whole number", "at least 0"),
+          ("metrics 99999", "whole number", "from 1 to 65535"))),
     ("replay nowhere.sqlite", "MISSING: there is no store at nowhere.sqlite", "path of its database file"),
     ("adopt nowhere.sqlite --acknowledge --who a --why b", "MISSING: there is no store at", "`pil paper` makes one")])
 def test_a_mistake_is_one_line_of_cause_and_one_of_remedy(words: str, cause: str, fix: str, tmp_path: Path,

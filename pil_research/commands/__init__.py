@@ -5,13 +5,16 @@
 # %% ../../nbs/60d_commands.ipynb #60626647
 from __future__ import annotations
 
+import math
 import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
 # %% auto #0
-__all__ = ['say', 'complain', 'command_modules']
+__all__ = ['say', 'complain', 'command_modules', 'between', 'whole']
 
 # %% ../../nbs/60d_commands.ipynb #4a79b3b2
 def say(*lines: str) -> None:
@@ -29,3 +32,33 @@ def complain(*lines: str) -> None:
 def command_modules() -> dict[str, ModuleType]:
     """Every command of this folder, by name."""
     return {m.name: import_module(f"{__name__}.{m.name}") for m in iter_modules(__path__)}
+
+# %% ../../nbs/60d_commands.ipynb #aa152196
+def between(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """The type of an option that takes a number from `low` to `high`; with `above`, `low` itself is too small."""
+    what = f"above {low:g}" if above else f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
+            raise ArgumentTypeError(f"must be a number {what}, got {text!r}")
+        return value
+    return number
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `low` to `high`."""
+    what = f"at least {low}" if high is None else f"from {low} to {high}"
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            raise ArgumentTypeError(f"must be a whole number {what}, got {text!r}")
+        return value
+    return number

@@ -9,7 +9,7 @@ import argparse
 import json
 from typing import Any
 
-from . import complain, say
+from . import complain, say, whole
 
 # %% auto #0
 __all__ = ['HELP', 'options', 'run']
@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     for kind, text in _FLAGS.items():
         parser.add_argument(f"--{kind}", type=int, metavar="N", help=f"{text}; 0 leaves them out")
     parser.add_argument("--only", choices=sorted(_FLAGS), help="this kind alone")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
 
 # %% ../../nbs/60h_drill_command.ipynb #e85ef1ed
@@ -38,11 +38,14 @@ def _line(x: Any) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print a line a kind and the sum; 1 when something failed."""
     from pil_research.research.drill import KINDS, drill
+    from pil_research.types import InputError
 
     counts = {k: n for k in KINDS if (n := getattr(args, k)) is not None}
     if args.only is not None:
         counts = {**dict.fromkeys(KINDS, 0), **({args.only: n} if (n := counts.get(args.only)) is not None else {})}
-        counts = {k: v for k, v in counts.items() if k != args.only or v}
+    if all(counts.get(k) == 0 for k in KINDS):
+        raise InputError("every count is 0, which leaves nothing to do; give one of at least 1", code="BAD_COUNT", field="counts",
+                         value=0)
     shown = complain if args.json else say
     got = drill(args.store, counts, seed=args.seed, say=lambda x: shown(_line(x), *(f"      seed {f[0]}: {f[1]}" for f in
                                                                                  x.facts.get("failures", []))))

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import say
+from . import say, whole
 
 # %% auto #0
 __all__ = ['HELP', 'DAEMON_HEAD', 'DAEMON_DESK', 'DAEMON_MAIN', 'README', 'GITIGNORE', 'options', 'config_text', 'defaults_lines',
@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="made if needed; must be empty or absent")
     parser.add_argument("--sizes", default="5,15,900", metavar="K,M,DAYS", help="of the invented market: sleeves, symbols, days "
                         "(default: 5,15,900)")
-    parser.add_argument("--seed", type=int, default=7, help="of the invented market (default: 7)")
+    parser.add_argument("--seed", type=whole(0), default=7, help="of the invented market (default: 7)")
 
 # %% ../../nbs/60j_new_command.ipynb #85b5ee54
 def config_text() -> str:

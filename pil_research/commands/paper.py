@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from . import complain, say
+from . import between, complain, say, whole
 if TYPE_CHECKING:
     from pil_research.types import InputError, Operator
 
@@ -38,20 +38,20 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("folder", help="where the run lives; started again it goes on")
     add("--data", default="default", help='"default" (real futures), "synthetic", "synthetic:K,M,DAYS", or a panel folder')
     add("--start", default="", help="first session (default: the first with 300 bars before it)")
-    add("--sessions", type=int, help="sessions to play, counted from the first (default: all)")
+    add("--sessions", type=whole(0), help="sessions to play, counted from the first (default: all)")
     add("--slots", help="times of the slots, for instance 09:35,15:30 (default: the configuration's)")
     config = parser.add_mutually_exclusive_group()
     config.add_argument("--config", default="", help="configuration file (default: the defaults)")
     config.add_argument("--approval", help="take the configuration from an approval file")
-    add("--equity", type=float, default=5e6, help="cash at the start (default: 5,000,000)")
-    add("--seed", type=int, default=7, help="of invented data, prices inside a day and fills (default: 7)")
-    add("--partial", type=float, default=0.05, help="share of orders filled in part (default: 0.05)")
-    add("--reject", type=float, default=0.01, help="share of orders rejected (default: 0.01)")
+    add("--equity", type=between(0, above=True), default=5e6, help="cash at the start (default: 5,000,000)")
+    add("--seed", type=whole(0), default=7, help="of invented data, prices inside a day and fills (default: 7)")
+    add("--partial", type=between(0, 1), default=0.05, help="share of orders filled in part (default: 0.05)")
+    add("--reject", type=between(0, 1), default=0.01, help="share of orders rejected (default: 0.01)")
     add("--flows", help="CSV file with lines session,amount: money paid in (or out, negative)")
     add("--kill-file", help="default: FOLDER/KILL")
     add("--log", help="append the lines to a file instead of standard output")
-    add("--speed", type=float, default=0.0, help="market seconds a second; 0: as fast as possible (default), 1: real time")
-    add("--metrics", type=int, metavar="PORT", help="serve Prometheus metrics on 127.0.0.1 (needs the live extra)")
+    add("--speed", type=between(0), default=0.0, help="market seconds a second; 0: as fast as possible (default), 1: real time")
+    add("--metrics", type=whole(1, 65535), metavar="PORT", help="serve Prometheus metrics on 127.0.0.1 (needs the live extra)")
     add("--operator", nargs=3, metavar=("ACTION", "WHO", "WHY"), help=f"{', '.join(ACTIONS)}; journalled, then the run goes on")
 
 # %% ../../nbs/60f_paper_command.ipynb #82ca7985

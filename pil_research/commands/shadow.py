@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import complain, say
+from . import complain, say, whole
 
 # %% auto #0
 __all__ = ['HELP', 'options', 'run']
@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pil shadow`."""
     for name, said in _TEXT.items():
         parser.add_argument(f"--{name}", help=said)
-    parser.add_argument("--sessions", type=int, help="judged sessions of a replay (default: 40)")
+    parser.add_argument("--sessions", type=whole(1), help="judged sessions of a replay (default: 40)")
     parser.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
     parser.add_argument("--gate", action="store_true", help="exit code from the verdict: 0 pass, 1 fail, 2 error, 3 inconclusive")
 
