@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import __version__
 from .commands import between, command_modules, complain, say, whole
 
 # %% auto #0
@@ -38,6 +39,8 @@ def cause_and_remedy(error: Exception) -> tuple[str, str]:
     cause, _, remedy = message.rpartition("; ")
     known = REMEDIES.get(str(getattr(error, "code", "")), "see the message, or run again with --debug for the traceback")
     value, words = getattr(error, "value", None), getattr(error, "limit", None)
+    if getattr(error, "code", "") == "UNKNOWN_PARAMETER":  # its value is the parameter's, its field the word that was typed
+        value = getattr(error, "field", "")
     listed = isinstance(value, str) and isinstance(words, tuple) and all(isinstance(w, str) for w in words)
     return (cause or message), (_near(str(value), words) if listed and words else "") + (remedy if cause else known)
 
@@ -98,6 +101,7 @@ PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synt
 
 def _report(args: argparse.Namespace) -> int:
     given = {k: v for k in PARAMETERS if (v := getattr(args, k)) is not None}
+    args.report = {"overfit": "overfitting"}.get(args.report, args.report)
     return _run(args, given)
 
 
@@ -161,8 +165,20 @@ def _validate(args: argparse.Namespace) -> int:
 def _verdict(args: argparse.Namespace) -> int:
     from pil_research.research.validate import conclude
 
-    _need_runs(args.folder)
-    return _concluded(conclude(args.folder, days=args.days), args)
+    folder = _folder(args)
+    return _concluded(conclude(folder, days=args.days), args)
+
+
+def _folder(args: argparse.Namespace) -> str:
+    """The folder of runs, which may be given as a word or by its option."""
+    from pil_research.types import InputError
+
+    if args.folder is not None and args.runs is not None:
+        raise InputError(f"two folders of runs, {args.folder} and {args.runs}; give one", code="BAD_PARAMETER", field="runs",
+                         value=args.folder)
+    folder = str(args.folder or args.runs or "runs")
+    _need_runs(folder)
+    return folder
 
 
 def _need_runs(folder: str) -> None:
@@ -194,8 +210,7 @@ def _concluded(ended: Any, args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> int:
     from pil_research.research.index import build_index
 
-    _need_runs(args.runs)
-    say(str(build_index(args.runs)))
+    say(str(build_index(_folder(args))))
     return 0
 
 # %% ../nbs/60_cli.ipynb #64c3baa3
@@ -214,10 +229,12 @@ def _book(args: argparse.Namespace) -> int:
     import json
 
     from pil_research.research.ladder_inputs import load_config, load_data
+    from pil_research.research.templates import check_date
     from pil_research.research.todays_book import book_text, last_session_book, read_state
 
+    check_date("asof", args.asof or "")
     state, config = read_state(args.state) if args.state else None, load_config(args.config or "")
-    panel = load_data({"data": args.data, "start": args.start})
+    panel = load_data({"data": args.data, "start": args.start, "end": args.asof})
     decision, after = last_session_book(panel, config, state=state, equity=args.equity)
     if args.save_state:
         Path(args.save_state).write_text(json.dumps(after.to_dict(), sort_keys=True, allow_nan=False), encoding="utf-8")
@@ -243,7 +260,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     from pil_research.live import replay_command
-    from pil_research.types import InputError
+    from pil_research.types import InputError, StateError
 
     if not 0.0 <= args.tolerance <= 1e-6:
         raise InputError(f"--tolerance must be 0 to 1e-6, got {args.tolerance}; 1e-12 passes over last bits", code="BAD_ARGUMENT",
@@ -253,6 +270,10 @@ def _replay(args: argparse.Namespace) -> int:
         raise InputError(f"there is no store at {args.store}; give the path of its database file", code="MISSING", field="store",
                          value=args.store)
     code, lines = replay_command(args.store, tolerance=args.tolerance)
+    if code == 2:  # one line: the code and the message of what refused the store
+        name, _, message = lines[0].partition(": ")
+        raise StateError(f"{message}; restore a copy of the store" if "; " not in message else message, code=name, field="store",
+                         value=args.store)
     say(*lines)
     return code
 
@@ -262,6 +283,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="pil", description="Combine validated sleeves into one book, and test it "
                                      "against 1/N-risk.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"pil_research {__version__}", help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     demo = _command(commands, "demo", _demo, "validate on real futures with small settings")
     demo.add_argument("--profile", default="smoke", help="parameters from reports/params (default: smoke)")
@@ -273,10 +295,11 @@ def build_parser() -> Parser:
     validate.add_argument("--profile", default="full", help="parameters from reports/params (default: full)")
     _validate_options(validate)
     _verdict_options(_command(commands, "verdict", _verdict, "gates and action of a folder of runs, as exit code too"))
-    _runs_option(_command(commands, "index", _index, "rebuild the index of all runs"))
+    _folder_options(_command(commands, "index", _index, "rebuild the index of all runs"))
     config = _command(commands, "config", _config, "show or check a configuration")
     config.add_argument("action", choices=["show", "check"])
     config.add_argument("file", nargs="?", help="TOML file (default: the defaults)")
+    config.add_argument("--resolved", action="store_true", help="every key with its value, as show always prints")
     _book_options(_command(commands, "book", _book, "target book of a panel's last session"))
     doctor = _command(commands, "doctor", _doctor, "versions, BLAS, threads, optional packages, data; leaks in sleeves")
     doctor.add_argument("--leaks", metavar="DIR", help="look for sleeves that know the future, in a panel folder")
@@ -298,7 +321,12 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
 
 
 def _runs_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    parser.add_argument("--runs", "--out", default="runs", help="folder of all runs (default: runs)")
+
+
+def _folder_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", help="folder of runs (default: runs)")
+    parser.add_argument("--runs", "--out", help="the same as an option")
 
 
 def _gate_option(parser: argparse.ArgumentParser) -> None:
@@ -306,8 +334,8 @@ def _gate_option(parser: argparse.ArgumentParser) -> None:
 
 # %% ../nbs/60_cli.ipynb #7c0e6645
 def _report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("report", help="ladder, overfitting, stress, sensitivity, guards, shadow, explain, oracle or "
-                        "sleeves")
+    parser.add_argument("report", help="ladder, overfitting (or overfit), stress, sensitivity, guards, shadow, explain, "
+                        "oracle or sleeves")
     parser.add_argument("--profile", default="full", help="parameters from reports/params (default: full)")
     for name, text in PARAMETERS.items():
         parser.add_argument(f"--{name}", type=int if name in ("seed", "draws") else str, help=text)
@@ -323,7 +351,7 @@ def _validate_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _verdict_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default="runs", help="folder of runs (default: runs)")
+    _folder_options(parser)
     parser.add_argument("--days", type=whole(1), default=92, help="life of the approval (default: 92)")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON")
 
@@ -331,6 +359,7 @@ def _verdict_options(parser: argparse.ArgumentParser) -> None:
 def _book_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="default", help=PARAMETERS["data"])
     parser.add_argument("--start", default="2015-01-01", help="first date of the data (default: 2015-01-01)")
+    parser.add_argument("--asof", metavar="DATE", help="the last session to know of, 2020-01-31 (default: the last of the data)")
     parser.add_argument("--config", help=PARAMETERS["config"])
     parser.add_argument("--equity", type=between(0, above=True), default=5e6, help="account equity (default: 5,000,000)")
     parser.add_argument("--state", help="state file of an earlier decision")

@@ -70,7 +70,14 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     ("config shwo", "USAGE: argument action: invalid choice: 'shwo'", "did you mean show? `pil config --help`"),
     ("book --equty 3", "USAGE: pil book does not know --equty 3", "did you mean --equity? `pil book --help`"),
     ("validate --start 2020-01-01", "USAGE: pil validate does not know --start 2020-01-01", "`pil validate --help`"),
-    ("index nowhere", "USAGE: pil index does not know nowhere", "`pil index --help`"),
+    ("index nowhere", "NO_RUNS: there is no folder of runs at nowhere", "`pil validate` makes one"),
+    ("index a --runs b", "BAD_PARAMETER: two folders of runs, a and b", "give one"),
+    ("verdict --out nowhere", "NO_RUNS: there is no folder of runs at nowhere", "`pil validate` makes one"),
+    ("report overfit --data nowhere --out r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
+    ("validate --data nowhere --out r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
+    ("book --data synthetic --asof 2020", "asof must be a date, got '2020'", "year-month-day"),
+    ("report ladder --set drws=10 --runs r", "UNKNOWN_PARAMETER: unknown parameter 'drws' of report ladder",
+     "did you mean draws? known: "),
     ("demo --jobs two", "USAGE: argument --jobs: invalid int value: 'two'", "`pil demo --help`"),
     ("report ladr", "UNKNOWN_REPORT: report must be one of ladder, ", "did you mean ladder? name one of these"),
     ("report ladder --profile smok", "UNKNOWN_PROFILE: profile must be one of", "name one that exists"),
@@ -352,6 +359,26 @@ def test_replay_of_an_older_store_within_last_bits(tmp_path: Path, capsys: pytes
     store = shutil.copy(Path(__file__).parent / "golden" / "store_v1.sqlite", tmp_path / "s" / "store.sqlite")
     assert cli.main(["replay", str(store), "--tolerance", "1e-12"]) == 0
     assert "all as stored, within 1e-12" in capsys.readouterr().out
+
+
+def test_replay_of_a_damaged_file_is_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.sqlite").write_text("no database " * 1000)
+    assert cli.main(["replay", str(tmp_path / "s.sqlite")]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and [x[:5] for x in shown.err.splitlines()] == ["pil: ", "fix: "]
+
+
+def test_other_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passing_runs(tmp_path)
+    assert cli.main(["index", str(tmp_path)]) == cli.main(["index", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["config", "show"]) == 0 and (plain := capsys.readouterr().out)
+    assert cli.main(["config", "show", "--resolved"]) == 0 and capsys.readouterr().out == plain
+    assert cli.main(["book", "--data", "synthetic", "--asof", "2017-06-30", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["session"] <= "2017-06-30T24"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0 and re.fullmatch(r"pil_research \d+\.\d+\.\d+", capsys.readouterr().out.strip())
 
 
 def test_replay_names_a_missing_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

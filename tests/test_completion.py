@@ -36,7 +36,7 @@ def completed(*line: str) -> list[str]:
 @needs_bash
 def test_commands_are_completed() -> None:
     assert completed("pil", "comp") == ["completion"] and completed("pil", "re") == ["report", "replay"]
-    assert set(completed("pil", "")) == {*WORDS[""].values, "--help", "--debug"}
+    assert set(completed("pil", "")) == {*WORDS[""].values, "--help", "--debug", "--version"}
     assert completed("pil", "--debug", "com") == ["completion"]
 
 
@@ -48,7 +48,7 @@ def test_every_option_is_completed(command: str) -> None:
 
 @needs_bash
 def test_values_are_completed() -> None:
-    assert completed("pil", "config", "") == ["show", "check", "--help"]
+    assert completed("pil", "config", "") == ["show", "check", "--help", "--resolved"]
     assert completed("pil", "report", "se") == ["sensitivity"]
     assert completed("pil", "completion", "z") == ["zsh"]
     assert completed("pil", "report", "ladder", "--config", "") == []  # bash goes on with file names

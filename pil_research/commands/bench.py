@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job", action="append", choices=JOBS, help="only this one; repeatable")
     parser.add_argument("--quick", action="store_true", help="some minutes instead of half an hour; ratios are rougher")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # of the tests
-    parser.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    parser.add_argument("--runs", "--out", default="runs", help="folder of all runs (default: runs)")
 
 # %% ../../nbs/60l_bench_command.ipynb #a392f43c
 def benchmark_script() -> Path:

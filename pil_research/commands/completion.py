@@ -49,7 +49,7 @@ def typed_words(parser: argparse.ArgumentParser) -> dict[str, Typed]:
 
 def _typed(parser: argparse.ArgumentParser, text: str, known: dict[str, tuple[str, ...]]) -> Typed:
     shown = [a for a in parser._actions if a.option_strings and a.help != argparse.SUPPRESS]
-    named = {a.option_strings[-1]: a for a in shown}
+    named = {word: a for a in shown for word in a.option_strings if word.startswith("--")}
     places = [a for a in parser._actions if not a.option_strings and not isinstance(a, argparse._SubParsersAction)]
     takes = {k: tuple(map(str, a.choices or known.get(k, ()))) for k, a in named.items() if a.nargs != 0}
     return Typed(text, {k: _plain(a.help) for k, a in named.items()}, takes,

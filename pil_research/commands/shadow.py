@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     for name, said in _TEXT.items():
         parser.add_argument(f"--{name}", help=said)
     parser.add_argument("--sessions", type=whole(1), help="judged sessions of a replay (default: 40)")
-    parser.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    parser.add_argument("--runs", "--out", default="runs", help="folder of all runs (default: runs)")
     parser.add_argument("--gate", action="store_true", help="exit code from the verdict: 0 pass, 1 fail, 2 error, 3 inconclusive")
 
 
