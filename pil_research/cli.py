@@ -49,7 +49,7 @@ REMEDIES: Mapping[str, str] = {  # for messages of the core, which do not know t
     "MISSING": "give the path of an existing store; `pil paper` makes one to try",
     "UNKNOWN_SOURCE": "name one of these"}
 
-
+# %% ../nbs/60_cli.ipynb #990d708d
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line of cause and one of remedy, with the nearest known word."""
 
@@ -169,26 +169,6 @@ def _verdict(args: argparse.Namespace) -> int:
     return _concluded(conclude(folder, days=args.days), args)
 
 
-def _folder(args: argparse.Namespace) -> str:
-    """The folder of runs, which may be given as a word or by its option."""
-    from pil_research.types import InputError
-
-    if args.folder is not None and args.runs is not None:
-        raise InputError(f"two folders of runs, {args.folder} and {args.runs}; give one", code="BAD_PARAMETER", field="runs",
-                         value=args.folder)
-    folder = str(args.folder or args.runs or "runs")
-    _need_runs(folder)
-    return folder
-
-
-def _need_runs(folder: str) -> None:
-    from pil_research.types import InputError
-
-    if not Path(folder).is_dir():
-        raise InputError(f"there is no folder of runs at {folder}; `pil validate` makes one", code="NO_RUNS", field="runs",
-                         value=folder)
-
-
 def _concluded(ended: Any, args: argparse.Namespace) -> int:
     """Print a conclusion; the verdict's exit code."""
     import json
@@ -212,6 +192,26 @@ def _index(args: argparse.Namespace) -> int:
 
     say(str(build_index(_folder(args))))
     return 0
+
+
+def _folder(args: argparse.Namespace) -> str:
+    """The folder of runs, which may be given as a word or by its option."""
+    from pil_research.types import InputError
+
+    if args.folder is not None and args.runs is not None:
+        raise InputError(f"two folders of runs, {args.folder} and {args.runs}; give one", code="BAD_PARAMETER", field="runs",
+                         value=args.folder)
+    folder = str(args.folder or args.runs or "runs")
+    _need_runs(folder)
+    return folder
+
+
+def _need_runs(folder: str) -> None:
+    from pil_research.types import InputError
+
+    if not Path(folder).is_dir():
+        raise InputError(f"there is no folder of runs at {folder}; `pil validate` makes one", code="NO_RUNS", field="runs",
+                         value=folder)
 
 # %% ../nbs/60_cli.ipynb #64c3baa3
 def _config(args: argparse.Namespace) -> int:
