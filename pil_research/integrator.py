@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,13 @@ class PortfolioIntegrator:
             _restore(self, state)
 
     @classmethod
-    def from_approval(cls, path: str | Path, *, now: datetime, override: Operator | None = None) -> PortfolioIntegrator:
-        """Built on what an approval file ships; ConfigError ``APPROVAL_*`` if missing, changed, expired, refused, foreign."""
-        return cls(load_approval(path, now, __version__, override))
+    def from_approval(cls, path: str | Path, *, now: datetime | None = None,
+                      override: Operator | None = None) -> PortfolioIntegrator:
+        """Built on what an approval file ships; ConfigError ``APPROVAL_*`` if missing, changed, expired, refused, foreign.
+
+        `now` decides whether it has expired: the machine's clock unless given.
+        """
+        return cls(load_approval(path, datetime.now(UTC) if now is None else now, __version__, override))
 
     @property
     def state(self) -> BookState:

@@ -313,9 +313,14 @@ def test_withdrawn_is_moved_aside(file: Path) -> None:
     assert aside is not None and aside.exists() and not file.exists() and written.withdraw_approval(file) is None
 
 
-def test_the_integrator_is_built_on_what_ships(file: Path) -> None:
+def test_the_integrator_is_built_on_what_ships(file: Path, tie: Verdict, tmp_path: Path) -> None:
+    written.write_approval(tie, tmp_path / "fresh.json", now=datetime.now(UTC))
+    assert PortfolioIntegrator.from_approval(tmp_path / "fresh.json").config
     got = PortfolioIntegrator.from_approval(file, now=LATER)
     assert got.config == load_approval(file, LATER, __version__)
+    with pytest.raises(ConfigError) as refused:
+        PortfolioIntegrator.from_approval(file)  # by the clock of the machine it ended long ago
+    assert refused.value.code == "APPROVAL_EXPIRED"
     with pytest.raises(ConfigError) as refused:
         PortfolioIntegrator.from_approval(file, now=NOW + timedelta(days=4000))
     assert refused.value.code == "APPROVAL_EXPIRED"

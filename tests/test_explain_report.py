@@ -160,6 +160,7 @@ def test_page_and_run_folder(panel, book, tmp_path):
     check_envelope(result)
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["verdict"]["status"] == "pass" and result["verdict"]["action"] == "none"
+    assert result["data"]["seed"] == int(panel.name.removeprefix("synthetic-"))
     assert {c["id"] for c in result["checks"]} >= {"explain.parts_sum_to_weight", "explain.untraded_without_reason"}
     page = (tmp_path / "report.html").read_text()
     assert len(page.encode()) < 500_000 and page.count('role="img"') == 3 and "ynthetic" in page

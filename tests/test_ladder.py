@@ -21,7 +21,14 @@ from pil_research.research.ladder import (
     weight_noise,
     year_table,
 )
-from pil_research.research.ladder_result import LadderResult, ladder_checks, ladder_json, ladder_result, ladder_text
+from pil_research.research.ladder_result import (
+    STATUS,
+    LadderResult,
+    ladder_checks,
+    ladder_json,
+    ladder_result,
+    ladder_text,
+)
 from pil_research.research.metrics import sharpe
 from pil_research.research.sharpe_tests import sharpe_difference
 from pil_research.types import InputError
@@ -29,8 +36,8 @@ from pil_research.types import InputError
 DAYS = pd.bdate_range("2020-01-01", periods=600)
 
 
-def table(p: float) -> pd.DataFrame:
-    row = {"sharpe": 0.5, "difference": 0.1, "low": -0.1, "high": 0.3, "se": 0.1, "prob_better": p, "n_obs": 600.0,
+def table(p: float, n_obs: int = 600) -> pd.DataFrame:
+    row = {"sharpe": 0.5, "difference": 0.1, "low": -0.1, "high": 0.3, "se": 0.1, "prob_better": p, "n_obs": float(n_obs),
            "block": 21.0}
     return pd.DataFrame([row], index=["HRP"])
 
@@ -64,6 +71,16 @@ def test_rule_is_total_and_monotone(p0: float, p1: float, gate: float) -> None:
     better = ladder_verdict(table(min(1.0, p0 + 0.1)), table(min(1.0, p1 + 0.1)), DAYS, gate=gate)
     assert order.index(better.status) >= order.index(now.status)
     assert (now.action == "ship_hrp") == (now.status == "PASS") == (min(p0, p1) >= gate)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.99, 1.0])
+@pytest.mark.parametrize(("n_obs", "long"), [(2, False), (13, False), (251, False), (252, True)])
+def test_a_short_record_proves_nothing(result: LadderResult, p: float, n_obs: int, long: bool) -> None:
+    v = ladder_verdict(table(p, n_obs), table(p, n_obs), DAYS[:n_obs])
+    assert v.status == (("FAIL" if p == 0.0 else "PASS") if long else "INDIFFERENT")
+    assert (v.action == "ship_hrp") == (v.status == "PASS") and ("too few" in v.headline) is not long
+    checks = ladder_checks(replace(result, verdict=v))
+    assert {c["status"] for c in checks} == {STATUS[v.status]}
 
 
 def test_a_probability_that_is_no_number_is_refused() -> None:

@@ -18,13 +18,14 @@ from .sharpe_tests import SharpeDifference, block_length, bootstrap_sharpes, fro
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['CHALLENGER', 'BENCHMARK', 'LEGACY', 'GATE', 'N_DRAWS', 'Tracks', 'Study', 'compare', 'LadderVerdict',
-           'ladder_verdict', 'signed', 'rung_table', 'weight_noise', 'cost_table', 'vol_table', 'variant_table',
-           'year_table', 'mean_correlation', 'crisis_bars', 'uplift_facts']
+__all__ = ['CHALLENGER', 'BENCHMARK', 'LEGACY', 'GATE', 'MIN_SESSIONS', 'N_DRAWS', 'Tracks', 'Study', 'compare', 'LadderVerdict',
+           'ladder_status', 'ladder_verdict', 'signed', 'rung_table', 'weight_noise', 'cost_table', 'vol_table',
+           'variant_table', 'year_table', 'mean_correlation', 'crisis_bars', 'uplift_facts']
 
 # %% ../../nbs/50d_ladder.ipynb #7b0c15b7
 CHALLENGER, BENCHMARK, LEGACY = "HRP", "1/N-risk", "legacy"
 GATE = 0.90  # P(better) that passes; SPEC 7.1
+MIN_SESSIONS = 252  # fewer are too short to pass or fail anything
 N_DRAWS = 10_000
 
 
@@ -115,6 +116,13 @@ class LadderVerdict:
     end: str
     headline: str
 
+# %% ../../nbs/50d_ladder.ipynb #0f8251d3
+def ladder_status(probability: float, n_obs: int, gate: float = GATE) -> str:
+    """PASS, FAIL, or INDIFFERENT between the limits and on a short record."""
+    if n_obs < MIN_SESSIONS:
+        return "INDIFFERENT"
+    return "PASS" if probability >= gate else "FAIL" if probability <= 1.0 - gate + 1e-12 else "INDIFFERENT"
+
 # %% ../../nbs/50d_ladder.ipynb #0b17d0cb
 def ladder_verdict(lag0: pd.DataFrame, lag1: pd.DataFrame, dates: pd.DatetimeIndex, *, gate: float = GATE,
                    challenger: str = CHALLENGER, benchmark: str = BENCHMARK) -> LadderVerdict:
@@ -144,7 +152,7 @@ def ladder_verdict(lag0: pd.DataFrame, lag1: pd.DataFrame, dates: pd.DatetimeInd
     lag = int(both[1] < both[0])
     table = (lag0, lag1)[lag]
     p, row = both[lag], {str(c): float(table[c][challenger]) for c in table.columns}
-    status = "PASS" if p >= gate else "FAIL" if p <= 1.0 - gate + 1e-12 else "INDIFFERENT"
+    status = ladder_status(p, int(row["n_obs"]), gate)
     verdict = LadderVerdict(
         status=status, action="ship_hrp" if status == "PASS" else "ship_1n_risk", probability=p, lag=lag, gate=gate,
         interval=(row["low"], row["high"]), difference=row["difference"], headline="",
@@ -158,6 +166,8 @@ def _with_headline(v: LadderVerdict, challenger: str, benchmark: str) -> LadderV
     tail = {"PASS": f"at or above {v.gate:.2f}: {challenger} passes this gate",
             "FAIL": f"at or below {1 - v.gate:.2f}: {challenger} is worse, {benchmark} ships",
             "INDIFFERENT": f"between {1 - v.gate:.2f} and {v.gate:.2f}: a tie, so {benchmark} ships"}[v.status]
+    if v.n_obs < MIN_SESSIONS:
+        tail = f"but {v.n_obs} sessions are too few to say ({MIN_SESSIONS} are needed), so {benchmark} ships"
     text = (f"{challenger} against {benchmark}, net of costs: {signed(v.difference)} Sharpe "
             f"(95 % interval {signed(v.interval[0])} to {signed(v.interval[1])}). "
             f"P(better) is {v.probability:.2f} at lag {v.lag}, the worse of the two lags, {tail}.")

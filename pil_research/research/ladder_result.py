@@ -18,6 +18,7 @@ from pil_research.research.ladder import (
     Study,
     compare,
     cost_table,
+    ladder_status,
     ladder_verdict,
     rung_table,
     signed,
@@ -116,11 +117,18 @@ def flat_warnings(rungs: pd.DataFrame, n_sessions: int, limit: float = 0.05) -> 
     return tuple(found)
 
 # %% ../../nbs/50e_ladder_result.ipynb #1ab5f909
+def _seed_of(panel: Panel) -> int | None:
+    """Seed of a synthetic panel, which carries it in its name."""
+    kind, _, seed = panel.name.partition("-")
+    return int(seed) if kind == "synthetic" and seed.isdigit() else None
+
+
 def panel_facts(panel: Panel) -> dict[str, Any]:
     """What a reader must know about the data: name, source, notes, size, hash, sleeves."""
     return {"name": panel.name, "source": panel.source, "notes": panel.notes, "hash": f"sha256:{panel.fingerprint()}",
             "start": panel.dates[0].date().isoformat(), "end": panel.dates[-1].date().isoformat(),
             "n_obs": len(panel.dates), "n_symbols": len(panel.symbols), "bars_per_year": panel.bars_per_year,
+            "seed": _seed_of(panel),
             "cash": "given" if panel.cash is not None else "none: funded returns are taken as excess returns",
             "assumed_costs": int(panel.instruments["assumed"].sum()),
             "sleeves": panel.sleeves[["role", "description"]]}
@@ -135,7 +143,7 @@ def ladder_checks(result: LadderResult) -> list[dict[str, Any]]:
     checks = []
     for lag, p in enumerate(v.probabilities):
         row = result.by_lag[f"lag {lag}"].loc["HRP"]
-        status = "pass" if p >= v.gate else "fail" if p <= 1.0 - v.gate + 1e-12 else "inconclusive"
+        status = STATUS[ladder_status(p, v.n_obs, v.gate)]
         checks.append({"id": f"ladder.prob_hrp_better_lag{lag}", "value": p, "op": ">=", "limit": v.gate,
                        "status": status, "source": "SPEC 7.1", "ci": [row["low"], row["high"]],
                        "difference": row["difference"]})
