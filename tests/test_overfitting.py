@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import kurtosis, rankdata, skew
 
 from pil_research.research import overfitting as o
-from pil_research.research.cscv import check_performance
+from pil_research.research.cscv import block_sums, check_performance
 from pil_research.types import InputError
 
 SMALL = [[0.0054, -0.0023, 0.0253, -0.0015], [0.0021, 0.0168, -0.0081, -0.0049], [0.0029, -0.0023, -0.0109, -0.001],
@@ -154,12 +154,12 @@ def test_flat_halves_count_as_zero() -> None:
 
 
 @pytest.mark.parametrize(("x", "s", "code"), [
-    (np.zeros((10,)), 4, "BAD_SHAPE"), (noise(40, 1), 4, "BAD_SHAPE"), (noise(5, 40), 2, "TRANSPOSED"),
+    (np.zeros((10,)), 4, "BAD_SHAPE"), (noise(40, 1), 4, "BAD_SHAPE"), (noise(3, 4), 2, "BAD_SHAPE"),
     (pd.DataFrame(noise(40, 30), columns=pd.date_range("2020", periods=30)), 4, "TRANSPOSED"),
     (np.where(np.eye(40, 4) > 0, np.nan, noise(40, 4)), 4, "NON_FINITE"),
     (np.column_stack([noise(40, 2), np.full(40, 0.001)]), 4, "NON_FINITE"),
     (noise(40, 4), 5, "BAD_BLOCKS"), (noise(40, 4), 22, "BAD_BLOCKS"), (noise(40, 4), True, "BAD_BLOCKS"),
-    (noise(20, 4), 16, "TOO_SHORT")])
+    (noise(40, 4), 4.0, "BAD_BLOCKS"), (noise(40, 4), "4", "BAD_BLOCKS"), (noise(15, 4), 16, "TOO_SHORT")])
 def test_unusable_matrices_are_refused(x: np.ndarray, s: int, code: str) -> None:
     with pytest.raises(InputError) as err:
         o.cscv(x, s)
@@ -169,6 +169,56 @@ def test_unusable_matrices_are_refused(x: np.ndarray, s: int, code: str) -> None
 def test_dates_on_rows_allow_more_columns_than_rows() -> None:
     frame = pd.DataFrame(noise(40, 60), index=pd.date_range("2020", periods=40), columns=[f"c{i}" for i in range(60)])
     assert check_performance(frame)[1][5] == "c5" and o.cscv(frame, 4).names[59] == "c59"
+
+
+def test_more_configurations_than_bars_are_judged_with_one_warning() -> None:
+    x = noise(40, 60, 3)
+    calls = (lambda: o.cscv(x, 4), lambda: o.block_sensitivity(x, (4, 8)), lambda: o.cscv(pd.DataFrame(x), 4),
+             lambda: o.cpcv_select(x, n_groups=4, n_test=2, purge=0, embargo=0))
+    for call in calls:
+        with pytest.warns(UserWarning, match="time must be on the rows") as seen:
+            call()
+        assert len(seen) == 1 and Path(seen[0].filename).name == "test_overfitting.py"
+    with pytest.warns(UserWarning):
+        r = o.cscv(x, 4)
+    dated = o.cscv(pd.DataFrame(x, index=pd.date_range("2020", periods=40)), 4)
+    slow = slow_cscv(x, 4)
+    assert r.is_best.tolist() == slow["is_best"].tolist() and np.array_equal(r.logits, dated.logits)
+    np.testing.assert_allclose(r.oos_perf, slow["oos_perf"], atol=1e-11)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 3), st.integers(0, 7), st.integers(2, 6), st.integers(0, 10_000))
+def test_blocks_of_one_bar(half: int, length: int, extra: int, n: int, seed: int) -> None:
+    s = 2 * half
+    x = noise(length * s + extra % s, n, seed)
+    if n > len(x):
+        x = x[:, :len(x)]
+    r, slow = o.cscv(x, s), slow_cscv(x, s)
+    assert r.n_obs == length * s and r.n_dropped == extra % s and np.isfinite(r.logits).all()
+    assert r.is_best.tolist() == slow["is_best"].tolist()
+    for key in ("omega", "is_perf", "oos_perf", "oos_mean"):
+        np.testing.assert_allclose(getattr(r, key), slow[key], rtol=1e-7, atol=1e-11)
+
+
+def test_two_blocks_need_two_bars_each() -> None:
+    x = noise(4, 3, 1)
+    np.testing.assert_allclose(o.cscv(x, 2).oos_perf, slow_cscv(x, 2)["oos_perf"], rtol=1e-9)
+    with pytest.raises(InputError, match="two bars a half") as err:
+        block_sums(x[:3], 2)
+    assert err.value.code == "TOO_SHORT" and err.value.limit == 4
+
+
+def test_a_column_that_moves_only_in_the_rows_dropped_is_flat() -> None:
+    x = noise(41, 3, 5)
+    x[1:, 1] = 0.0
+    r = o.cscv(x, 4)
+    assert r.n_dropped == 1 and r.n_flat == 6 and np.isfinite(r.logits).all() and r.mean_oos[1] == 0.0
+
+
+def test_the_parameter_has_the_name_of_the_design() -> None:
+    x = noise(40, 4)
+    assert o.cscv(performance_TxN=x, n_blocks=4).pbo == o.cscv(x, np.int64(4)).pbo
 
 
 def test_a_thousand_configurations_in_megabytes() -> None:
@@ -447,6 +497,14 @@ def test_each_path_uses_each_test_group_once() -> None:
     groups = list(itertools.combinations(range(7), 3))
     used = {(int(split), g) for path in paths for g, split in enumerate(path)}
     assert used == {(i, g) for i, c in enumerate(groups) for g in c} and len(used) == paths.size
+
+
+def test_what_a_test_set_is_and_where_the_remainder_goes() -> None:
+    for train, test in o.cpcv_splits(23, 5, 2):
+        assert isinstance(test, tuple) and len(test) == 2
+        assert np.array_equal(np.sort(np.concatenate([train, *test])), np.arange(23))
+    assert [len(g) for s in o.cpcv_splits(23, 5, 1) for g in s.test] == [4, 4, 4, 4, 7]
+    assert "4, 4, 4, 4, 7" in o.cpcv_splits.__doc__ and "np.concatenate(test)" in o.cpcv_splits.__doc__
 
 
 def test_impossible_splits_are_refused() -> None:

@@ -75,6 +75,15 @@ def cpcv_splits(n_obs: int, n_groups: int, n_test: int, *, purge: int = 0, embar
     purge, embargo : int
         Bars taken from training: `purge` before and after each test stretch, `embargo` more after it.
 
+    Returns
+    -------
+    list of CPCVSplit
+        Pairs (train, test). `train` is an array of row numbers. `test` is a tuple of arrays of row numbers, one for
+        each tested group, because paths are put together group by group; `np.concatenate(test)` makes it one array:
+
+        >>> for train, test in cpcv_splits(1000, 6, 2):
+        ...     rows = np.concatenate(test)
+
     Raises
     ------
     InputError
@@ -83,6 +92,8 @@ def cpcv_splits(n_obs: int, n_groups: int, n_test: int, *, purge: int = 0, embar
 
     Notes
     -----
+    Groups hold n_obs // n_groups bars each, the last one the remainder too: 23 bars in 5 groups are 4, 4, 4, 4, 7.
+
     Lopez de Prado (2018), Advances in Financial Machine Learning, chapters 7 and 12.
     """
     cpcv_counts(n_groups, n_test)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+import warnings
 from itertools import combinations
 from math import comb
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -32,18 +34,24 @@ def check_performance(performance: ArrayLike) -> tuple[Array, tuple[str, ...]]:
     Raises
     ------
     InputError
-        If it is not a matrix of finite numbers with at least two columns that move, or looks transposed.
+        If it is not a matrix of finite numbers with at least two columns that move, or has dates as its columns.
+
+    Warns
+    -----
+    UserWarning
+        If it has more columns than rows and no dates that say which axis is time.
     """
     x = np.asarray(performance, dtype=np.float64)
     frame = performance if isinstance(performance, pd.DataFrame) else None
     if x.ndim != 2 or x.shape[1] < 2 or x.shape[0] < 4:
         raise InputError(f"performance must be (T bars, N >= 2 configurations), got shape {x.shape}; one column for "
                          "each configuration tried", code="BAD_SHAPE", field="performance", value=x.shape)
-    dated = frame is not None and isinstance(frame.index, pd.DatetimeIndex)
-    sideways = frame is not None and isinstance(frame.columns, pd.DatetimeIndex)
-    if sideways or (x.shape[1] > x.shape[0] and not dated):
-        raise InputError(f"performance must have time on its rows, got shape {x.shape}; transpose it, or pass a "
-                         "DataFrame with dates as index", code="TRANSPOSED", field="performance", value=x.shape)
+    if frame is not None and isinstance(frame.columns, pd.DatetimeIndex):
+        raise InputError(f"performance must have time on its rows, got dates as columns and shape {x.shape}; transpose it",
+                         code="TRANSPOSED", field="performance", value=x.shape)
+    if x.shape[1] > x.shape[0] and not (frame is not None and isinstance(frame.index, pd.DatetimeIndex)):
+        warnings.warn(f"performance has more columns than rows, shape {x.shape}; time must be on the rows: transpose it "
+                      "if it is not, or pass a DataFrame with dates as index", UserWarning, stacklevel=3)
     names = tuple(str(c) for c in (range(x.shape[1]) if frame is None else frame.columns))
     bad = ~np.isfinite(x).all(axis=0) | ~(np.ptp(x, axis=0) > 0.0)
     if bad.any():
@@ -71,16 +79,17 @@ def block_sums(performance: Array, n_blocks: int) -> BlockSums:
     Raises
     ------
     InputError
-        If `n_blocks` is not an even number from 2 to 20, or a block would hold fewer than two bars.
+        If `n_blocks` is not an even number from 2 to 20, a block would be empty, or a half a single bar.
     """
-    if isinstance(n_blocks, bool) or n_blocks not in range(2, 21, 2):
+    if not isinstance(n_blocks, Integral) or isinstance(n_blocks, bool) or n_blocks not in range(2, 21, 2):
         raise InputError(f"n_blocks must be an even number from 2 to 20, got {n_blocks!r}; 16 gives 12,870 splits",
                          code="BAD_BLOCKS", field="n_blocks", value=n_blocks, limit="2, 4, ..., 20")
     length, dropped = divmod(performance.shape[0], n_blocks)
-    if length < 2:
-        raise InputError(f"performance must have two bars a block, got {performance.shape[0]} bars for {n_blocks} "
-                         "blocks; use fewer blocks", code="TOO_SHORT", field="performance",
-                         value=performance.shape[0], limit=2 * n_blocks)
+    fewest = n_blocks if n_blocks > 2 else 4
+    if performance.shape[0] < fewest:
+        raise InputError(f"performance must have a bar a block and two bars a half, got {performance.shape[0]} bars for "
+                         f"{n_blocks} blocks; use fewer blocks or at least {fewest} bars", code="TOO_SHORT",
+                         field="performance", value=performance.shape[0], limit=fewest)
     kept = performance[dropped:]
     mean = kept.mean(axis=0)
     cube = (kept - mean).reshape(n_blocks, length, -1)
@@ -101,6 +110,7 @@ def _rescale(blocks: BlockSums) -> _Halves:
     n = blocks.length * (blocks.sums.shape[0] // 2)
     unit = float(np.sqrt((n - 1) / n))
     sd = np.sqrt(blocks.squares.sum(axis=0) / (2 * n))
+    sd[sd == 0.0] = 1.0  # moved in the rows dropped only: flat in every half
     return _Halves(blocks.mean / (sd * unit), blocks.sums / (sd * np.sqrt(n * (n - 1.0))),
                    blocks.squares / (sd * sd * (n - 1)), unit)
 
@@ -221,15 +231,16 @@ def _regression(x: Array, y: Array) -> tuple[float, float, float]:
     return slope, float(y.mean() - slope * x.mean()), sxy * slope / syy if syy > 0.0 else 1.0
 
 # %% ../../nbs/52_overfitting.ipynb #ec09d2bf
-def cscv(performance: ArrayLike, n_blocks: int = 16) -> CSCVResult:
+def cscv(performance_TxN: ArrayLike, n_blocks: int = 16) -> CSCVResult:
     """Combinatorially symmetric cross-validation of a family of configurations.
 
     Parameters
     ----------
-    performance : array or DataFrame, (T, N)
-        Net excess returns per bar, a column for every configuration tried.
+    performance_TxN : array or DataFrame, (T, N)
+        Net excess returns per bar, a column for every configuration tried; N may exceed T.
     n_blocks : int
-        Even number of blocks, 2 to 20; 16 gives 12,870 splits. The oldest T mod n_blocks rows are dropped.
+        Even number of blocks, 2 to 20; 16 gives 12,870 splits. The oldest T mod n_blocks rows are dropped. A block
+        may be one bar, a half needs two.
 
     Returns
     -------
@@ -240,12 +251,17 @@ def cscv(performance: ArrayLike, n_blocks: int = 16) -> CSCVResult:
     InputError
         For a matrix that cannot be judged (see `check_performance`) or a bad number of blocks.
 
+    Warns
+    -----
+    UserWarning
+        If there are more columns than rows and no dates that say which axis is time.
+
     Notes
     -----
     Bailey, Borwein, Lopez de Prado and Zhu (2017), J. Computational Finance 20(4); conventions of SPEC section 7.2:
     rank / (N + 1), average ties, share of logits <= 0.
     """
-    x, names = check_performance(performance)
+    x, names = check_performance(performance_TxN)
     return cscv_rows(x, names, n_blocks)
 
 # %% ../../nbs/52_overfitting.ipynb #5e52e0cf

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from .cscv import Array, CSCVResult, check_performance, cscv, cscv_rows
+from .cscv import Array, CSCVResult, check_performance, cscv_rows
 
 # %% auto #0
 __all__ = ['PBOVerdict', 'judge_pbo', 'block_sensitivity', 'pbo_without_skill', 'dominance', 'picks']
@@ -49,7 +49,8 @@ def judge_pbo(result: CSCVResult, *, gate: float = 0.5, aim: float = 0.2, indiff
 # %% ../../nbs/52_pbo_gate.ipynb #47a23cce
 def block_sensitivity(performance: ArrayLike, n_blocks: Sequence[int] = (8, 10, 12, 16)) -> pd.DataFrame:
     """PBO by number of blocks: columns pbo, pbo_strict, slope, prob_loss, spread, n_splits, n_dropped."""
-    found = [cscv(performance, s) for s in n_blocks]
+    x, names = check_performance(performance)
+    found = [cscv_rows(x, names, s) for s in n_blocks]
     rows = [{"pbo": r.pbo, "pbo_strict": r.pbo_strict, "slope": r.slope, "prob_loss": r.prob_loss,
              "spread": r.spread(), "n_splits": r.n_splits, "n_dropped": r.n_dropped} for r in found]
     return pd.DataFrame(rows, index=pd.Index(n_blocks, name="n_blocks"))
