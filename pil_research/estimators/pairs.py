@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .psd import repair_psd
+from .psd import _repair
 from .shrinkage import CovarianceEstimate, _inverse, _mix, _set_diagonal
 
 # %% auto #0
@@ -171,7 +171,7 @@ def _by_moments(p: _Pairs, j: _Joint, target: str, scale: float) -> CovarianceEs
 
 def _shrunk_pairs(j: _Joint, parts: tuple[Floats, Floats, Floats], scale: float) -> CovarianceEstimate:
     cov, delta = _mix(j.cov, *parts, j.kish, scale)
-    cov, repair = repair_psd(cov)
+    cov, repair = _repair(cov)
     return CovarianceEstimate(cov=cov, shrinkage_intensity=delta, mean_correlation=j.mean_correlation,
                               repair=repair, effective_bars=_inverse(j.kish))
 

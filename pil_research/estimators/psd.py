@@ -13,6 +13,47 @@ from ..types import InputError
 # %% auto #0
 __all__ = ['repair_psd', 'nearest_psd', 'nearest_correlation']
 
+# %% ../../nbs/03a_psd.ipynb #a1d0e002
+_SYMMETRY = 1e-9  # asymmetry allowed, relative to the product of the two volatilities, as in allocators.simple
+
+
+def _square(a: ArrayLike, name: str) -> NDArray[np.float64]:
+    x = np.asarray(a, dtype=np.float64)
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2] or x.shape[-1] < 1:
+        raise InputError(f"{name} must be symmetric matrices (..., K, K) with K >= 1, got shape {x.shape}; pass one square "
+                         "matrix or a stack of them", code="SHAPE", field=name, value=x.shape, limit="(..., K, K)")
+    return x
+
+
+def _refuse(where: NDArray[np.bool_], code: str, text: str) -> None:
+    """Raise for the first matrix of a stack that has the fault."""
+    if where.any():
+        raise InputError(f"cov {text}", code=code, field="cov", subject=f"row {int(where.argmax())}",
+                         limit="usable covariance")
+
+# %% ../../nbs/03a_psd.ipynb #a1d0e004
+def _usable(cov: ArrayLike) -> NDArray[np.float64]:
+    """`cov` (..., K, K), exactly symmetric, with zero rows for zero variances."""
+    c = _square(cov, "cov")
+    flat = c.reshape(-1, *c.shape[-2:])
+    variance = np.diagonal(flat, axis1=1, axis2=2)
+    empty = np.isnan(variance)
+    unknown = empty[:, :, None] | empty[:, None, :]
+    odd = np.where(unknown, ~np.isnan(flat), ~np.isfinite(flat)).any(axis=(1, 2)) | empty.all(axis=1)
+    _refuse(odd, "NON_FINITE", "must be finite, got NaN or infinity; only a series without data may be NaN, in its whole "
+            "row and column, beside others that have some")
+    _refuse((variance < 0.0).any(axis=1), "NON_POSITIVE_VARIANCE",
+            "must have no negative variance on its diagonal, got one; look at the estimate, a repair keeps the diagonal")
+    sd = np.sqrt(np.where(empty, 0.0, variance))
+    unit = np.where(sd > 0.0, sd, sd.max(axis=1, keepdims=True))
+    mirror = flat.swapaxes(1, 2)
+    apart = np.abs(flat - mirror) > _SYMMETRY * unit[:, :, None] * unit[:, None, :]  # never true of NaN
+    _refuse(apart.any(axis=(1, 2)), "NOT_SYMMETRIC",
+            "must be symmetric, got entries that differ across the diagonal; pass (cov + cov.T) / 2")
+    still = (variance == 0.0)[:, :, None] | (variance == 0.0)[:, None, :]
+    even = np.where(flat == mirror, flat, 0.5 * (flat + mirror))
+    return np.where(still & ~unknown, 0.0, even).reshape(c.shape)
+
 # %% ../../nbs/03a_psd.ipynb #b904f7e9
 _TOLERANCE = 1e-12  # of a correlation eigenvalue; rounding noise lies below
 
@@ -45,25 +86,8 @@ def _is_psd(corr: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.ones(corr.shape[:-2], dtype=np.bool_)
 
 # %% ../../nbs/03a_psd.ipynb #6d771f5d
-def repair_psd(cov: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Clip negative eigenvalues of the correlations, only where needed, and keep the diagonal.
-
-    Parameters
-    ----------
-    cov : array_like, shape (..., K, K)
-        Symmetric; a series without data has a NaN row and column.
-
-    Returns
-    -------
-    cov : ndarray, shape (..., K, K)
-    repair : ndarray, shape (...)
-        Frobenius norm of the change in correlations; 0 where nothing was needed.
-
-    Notes
-    -----
-    SPEC section 3 (covariance). Jaeckel (2002), spectral decomposition with rescaling.
-    """
-    c = np.asarray(cov, dtype=np.float64)
+def _repair(c: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inner layer of `repair_psd`, for estimates (..., K, K) of this package; what is no covariance passes unseen."""
     flat = c.reshape(-1, *c.shape[-2:])
     corr, sd = _correlations(flat)
     bad = ~_is_psd(corr)
@@ -86,9 +110,45 @@ def _clip(corr: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = 1.0 / np.sqrt(np.diagonal(raised, axis1=-2, axis2=-1))
     return np.asarray(raised * scale[..., :, None] * scale[..., None, :])
 
+# %% ../../nbs/03a_psd.ipynb #a1d0e006
+def repair_psd(cov: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Clip negative eigenvalues of the correlations, only where needed, and keep the diagonal.
+
+    Parameters
+    ----------
+    cov : array_like, shape (..., K, K)
+        Symmetric, no negative variance; a series without data has a NaN row and column, which stays. Covariances
+        with a series of zero variance become 0.
+
+    Returns
+    -------
+    cov : ndarray, shape (..., K, K)
+        Exactly symmetric.
+    repair : ndarray, shape (...)
+        Frobenius norm of the change in correlations; 0 where nothing was needed. A series of zero variance has none.
+
+    Raises
+    ------
+    InputError
+        ``SHAPE``, ``NON_FINITE``, ``NON_POSITIVE_VARIANCE`` (a negative one) or ``NOT_SYMMETRIC``.
+
+    Notes
+    -----
+    SPEC section 3 (covariance). Jaeckel (2002), spectral decomposition with rescaling.
+    """
+    out, size = _repair(_usable(cov))
+    mirror = out.swapaxes(-1, -2)
+    return np.where(out == mirror, out, 0.5 * (out + mirror)), size
+
 
 def nearest_psd(cov: ArrayLike) -> NDArray[np.float64]:
-    """A near positive semidefinite matrix with the same diagonal; see `repair_psd`."""
+    """A near positive semidefinite matrix with the same diagonal, exactly symmetric; see `repair_psd`.
+
+    Raises
+    ------
+    InputError
+        As `repair_psd`.
+    """
     return repair_psd(cov)[0]
 
 # %% ../../nbs/03a_psd.ipynb #f4248758
@@ -102,7 +162,7 @@ def nearest_correlation(a: ArrayLike, *, tol: float = 1e-10, max_iter: int = 10_
     tol : float
         Relative change between rounds at which to stop.
     max_iter : int
-        Rounds allowed.
+        Rounds allowed, at least 1.
 
     Returns
     -------
@@ -112,17 +172,23 @@ def nearest_correlation(a: ArrayLike, *, tol: float = 1e-10, max_iter: int = 10_
     Raises
     ------
     InputError
-        If `a` is not finite and symmetric, or the projections do not settle.
+        ``SHAPE``, ``NON_FINITE`` or ``NOT_SYMMETRIC`` for a matrix that is not finite and symmetric, ``OUT_OF_RANGE``
+        for no rounds, ``NOT_CONVERGED`` if the projections do not settle.
 
     Notes
     -----
     Higham (2002), IMA Journal of Numerical Analysis 22, algorithm 3.3.
     """
-    x = np.asarray(a, dtype=np.float64)
-    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2]
-    if not square or not np.isfinite(x).all() or not np.allclose(x, x.swapaxes(-1, -2), rtol=0.0, atol=1e-12):
-        raise InputError("a must be a finite symmetric matrix; symmetrise it with (a + a.T) / 2 first",
-                         code="NOT_SYMMETRIC", field="a", limit="finite, symmetric")
+    x = _square(a, "a")
+    if not np.isfinite(x).all():
+        raise InputError("a must be a finite symmetric matrix, got NaN or infinity; leave series without data out",
+                         code="NON_FINITE", field="a", limit="finite, symmetric")
+    if not np.allclose(x, x.swapaxes(-1, -2), rtol=0.0, atol=1e-12):
+        raise InputError("a must be a finite symmetric matrix, got entries that differ across the diagonal; symmetrise it "
+                         "with (a + a.T) / 2 first", code="NOT_SYMMETRIC", field="a", limit="finite, symmetric")
+    if not max_iter >= 1:
+        raise InputError(f"max_iter must be at least 1, got {max_iter!r}; the default is 10,000", code="OUT_OF_RANGE",
+                         field="max_iter", value=max_iter, limit=1)
     flat = x.reshape(-1, *x.shape[-2:])
     out = np.stack([_dykstra(m, tol, max_iter) for m in flat]) if len(flat) else flat
     return out.reshape(x.shape)
