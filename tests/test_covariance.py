@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -377,6 +378,77 @@ def test_repair_with_an_empty_series():
     keep = [0, 2, 3]
     assert np.isnan(fixed[1]).all()
     np.testing.assert_allclose(fixed[np.ix_(keep, keep)], nearest_psd(bad), atol=1e-14)
+
+
+@pytest.mark.parametrize(("cov", "code"), [
+    (np.zeros((2, 3)), "SHAPE"), (np.zeros(3), "SHAPE"), (np.zeros((0, 0)), "SHAPE"), (1.0, "SHAPE"),
+    (np.full((2, 2), np.nan), "NON_FINITE"), ([[1.0, np.nan], [np.nan, 1.0]], "NON_FINITE"),
+    ([[1.0, np.inf], [np.inf, 1.0]], "NON_FINITE"), ([[np.inf, 0.0], [0.0, 1.0]], "NON_FINITE"),
+    ([[np.nan, 0.5], [0.5, 1.0]], "NON_FINITE"),
+    ([[1.0, 0.0], [0.0, -1.0]], "NON_POSITIVE_VARIANCE"),
+    ([[1.0, 0.5], [0.1, 1.0]], "NOT_SYMMETRIC"), ([[0.0, 0.5], [0.1, 1.0]], "NOT_SYMMETRIC"),
+    (1e-8 * np.array([[1.0, 0.5], [0.1, 1.0]]), "NOT_SYMMETRIC"),
+    (np.stack([np.eye(2), [[1.0, 0.5], [0.1, 1.0]]]), "NOT_SYMMETRIC")])
+@pytest.mark.parametrize("repair", [nearest_psd, repair_psd])
+def test_what_is_no_covariance_has_no_near_one(repair, cov, code):
+    with pytest.raises(InputError, match="cov must") as err:
+        repair(cov)
+    assert err.value.code == code and err.value.field == "cov"
+    if np.ndim(cov) == 3:
+        assert err.value.subject == "row 1"
+
+
+@pytest.mark.parametrize(("cov", "near"), [
+    ([[0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]), ([[0.0, 0.5], [0.5, 1.0]], [[0.0, 0.0], [0.0, 1.0]]),
+    ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]), ([[0.0]], [[0.0]]),
+    ([[2.0, 0.1, 0.3], [0.1, 0.0, 0.2], [0.3, 0.2, 1.0]], [[2.0, 0.0, 0.3], [0.0, 0.0, 0.0], [0.3, 0.0, 1.0]])])
+def test_a_series_without_variance_has_no_covariance(cov, near):
+    got = nearest_psd(cov)
+    np.testing.assert_allclose(got, near, atol=1e-11)
+    assert np.array_equal(got, got.T) and np.linalg.eigvalsh(got)[0] >= -1e-12
+    assert np.array_equal(nearest_psd(got), got)
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 9))
+@settings(max_examples=60, deadline=None)
+def test_repair_is_exactly_symmetric(seed, k):
+    rng = np.random.default_rng(seed)
+    a = rng.uniform(-1, 1, (3, k, k))
+    a = (a + a.swapaxes(1, 2)) / 2
+    a[:, np.arange(k), np.arange(k)] = rng.uniform(0.1, 1.0, k)
+    a[0, 0] = a[0, :, 0] = 0.0
+    b = rng.standard_normal((k, k + 2))
+    a[2] = (b @ b.T + (b @ b.T).T) / 2
+    fixed = nearest_psd(a)
+    assert np.array_equal(fixed, fixed.swapaxes(1, 2)) and np.array_equal(fixed[2], a[2])
+    lopsided = a[2] * (1.0 + 1e-15 * rng.standard_normal((k, k)))  # rounding only
+    assert np.array_equal(nearest_psd(lopsided), nearest_psd(lopsided).T)
+    np.testing.assert_allclose(nearest_psd(lopsided), a[2], rtol=1e-13)
+
+
+@pytest.mark.parametrize(("a", "code"), [
+    (np.zeros((2, 3)), "SHAPE"), (np.full((2, 2), np.nan), "NON_FINITE"), ([[1.0, 0.5], [0.1, 1.0]], "NOT_SYMMETRIC")])
+def test_nearest_correlation_says_what_is_wrong(a, code):
+    with pytest.raises(InputError, match="symmetric") as err:
+        nearest_correlation(a)
+    assert err.value.code == code
+    with pytest.raises(InputError, match="max_iter"):
+        nearest_correlation(np.eye(2), max_iter=0)
+
+
+def test_stacks_of_any_depth():
+    x = np.stack([panel(i, 90, 4) for i in range(6)])
+    x[1, :40, 2] = np.nan
+    x[4, :, 0] = np.nan
+    for f in (ledoit_wolf, pairwise_covariance):
+        one, many = f(x), f(x.reshape(2, 3, 1, 90, 4))
+        for a, b in zip(one, many, strict=True):
+            assert b.shape == (2, 3, 1, *a.shape[1:])
+            np.testing.assert_array_equal(b.reshape(a.shape), a)
+    record = shrunk_covariance(x.reshape(2, 3, 90, 4), half_life=30)
+    for f in fields(record):
+        np.testing.assert_array_equal(getattr(record, f.name)[1, 1], getattr(shrunk_covariance(x[4], half_life=30), f.name))
+    assert record.repair.shape == (2, 3)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

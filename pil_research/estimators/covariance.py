@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 
 import numpy as np
@@ -25,9 +26,11 @@ from ..types import InputError
 
 # %% auto #0
 __all__ = ['Floats', 'shrunk_covariance', 'ledoit_wolf', 'pairwise_covariance', 'sample_covariance', 'rolling_shrunk_covariance',
-           'rolling_covariance']
+           'rolling_covariance', 'CovarianceEstimate', 'FactorModel', 'factor_covariance', 'nearest_correlation',
+           'nearest_psd']
 
 # %% ../../nbs/03_covariance.ipynb #5e420967
+_all_ = ["CovarianceEstimate", "FactorModel", "factor_covariance", "nearest_correlation", "nearest_psd"]  # made elsewhere
 Floats = NDArray[np.float64]
 _CHUNK = 1 << 16  # numbers worked on at a time: half a megabyte, which stays in cache
 _ROWS = 512  # rows of running sums held at a time
@@ -39,7 +42,7 @@ def shrunk_covariance(returns: ArrayLike, *, target: str = "constant_correlation
 
     Parameters
     ----------
-    returns : array_like, shape (T, K) or (D, T, K)
+    returns : array_like, shape (..., T, K)
         Per-bar returns, oldest first; NaN where a bar is missing or masked.
     target : {"constant_correlation", "identity", "single_factor", "none"}
     half_life : float or None
@@ -68,9 +71,10 @@ def shrunk_covariance(returns: ArrayLike, *, target: str = "constant_correlation
     est = _estimate(flat, ewma_weights(x.shape[-2], half_life), target, delta_scale, min_overlap)
     if x.ndim == 3:
         return est
-    return CovarianceEstimate(cov=est.cov[0], shrinkage_intensity=est.shrinkage_intensity[0],
-                              mean_correlation=est.mean_correlation[0], repair=est.repair[0],
-                              effective_bars=est.effective_bars[0])
+    whole = {f.name: getattr(est, f.name) for f in fields(est)}
+    lead = x.shape[:-2]
+    return CovarianceEstimate(**{name: part.reshape(*lead, *part.shape[1:]) if lead else part[0]
+                                 for name, part in whole.items()})
 
 # %% ../../nbs/03_covariance.ipynb #e48f08a7
 def _windows(returns: ArrayLike, target: str, delta_scale: float) -> Floats:
@@ -78,8 +82,8 @@ def _windows(returns: ArrayLike, target: str, delta_scale: float) -> Floats:
     if target not in TARGETS:
         raise InputError(f"target must be one of {TARGETS}, got {target!r}", code="BAD_TARGET", field="target",
                          value=target, limit=TARGETS)
-    if x.ndim not in (2, 3) or 0 in x.shape[-2:]:
-        raise InputError(f"returns must be (T, K) or (D, T, K) with T, K >= 1, got shape {x.shape}",
+    if x.ndim < 2 or 0 in x.shape[-2:]:
+        raise InputError(f"returns must be (T, K) or a stack of such windows with T, K >= 1, got shape {x.shape}",
                          code="BAD_SHAPE", field="returns", value=x.shape, limit="(T, K)")
     if not delta_scale >= 0.0:
         raise InputError(f"delta_scale must be >= 0, got {delta_scale!r}", code="BAD_SCALE", field="delta_scale",
@@ -139,8 +143,8 @@ def ledoit_wolf(returns: ArrayLike, *, target: str = "constant_correlation", hal
 
     Returns
     -------
-    cov : ndarray, shape (K, K) or (D, K, K)
-    delta : ndarray, shape () or (D,)
+    cov : ndarray, shape (..., K, K)
+    delta : ndarray, shape (...)
 
     Raises
     ------
@@ -165,7 +169,7 @@ def pairwise_covariance(returns: ArrayLike, *, half_life: float | None = None, m
 
     Parameters
     ----------
-    returns : array_like, shape (T, K) or (D, T, K)
+    returns : array_like, shape (..., T, K)
         NaN where missing.
     half_life : float or None
     min_overlap : int
