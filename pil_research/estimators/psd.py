@@ -25,10 +25,10 @@ def _square(a: ArrayLike, name: str) -> NDArray[np.float64]:
     return x
 
 
-def _refuse(where: NDArray[np.bool_], code: str, text: str) -> None:
+def _refuse(where: ArrayLike, code: str, text: str) -> None:
     """Raise for the first matrix of a stack that has the fault."""
-    if where.any():
-        raise InputError(f"cov {text}", code=code, field="cov", subject=f"row {int(where.argmax())}",
+    if np.any(where):
+        raise InputError(f"cov {text}", code=code, field="cov", subject=f"row {int(np.argmax(where))}",
                          limit="usable covariance")
 
 # %% ../../nbs/03a_psd.ipynb #a1d0e004
