@@ -127,3 +127,59 @@ def test_minimum_variance_refuses_what_has_no_answer():
         min_variance(1.9 * np.eye(3) - 0.9)
     assert error.value.code == "NOT_PSD"
     assert np.isnan(min_variance_rows(np.eye(4)[None], upper=np.nan)).all()
+
+
+@pytest.mark.parametrize(("variances", "upper", "expected"), [
+    ([1.0, 1e6, 1e12], None, np.array([1.0, 1e-6, 1e-12]) / (1.0 + 1e-6 + 1e-12)),
+    ([1.0, 1e12, 1e24], None, np.array([1.0, 1e-12, 1e-24])),
+    ([1e-20, 1.0, 1e20, 1e20], None, np.array([1.0, 1e-20, 1e-40, 1e-40])),
+    ([1.0, 1e6, 1e12], 0.5, np.array([0.5, 0.5 / (1 + 1e-6), 0.5e-6 / (1 + 1e-6)])),
+    ([1.0, 1e9], None, np.array([1.0, 1e-9]) / (1.0 + 1e-9))])
+def test_minimum_variance_where_volatilities_lie_far_apart(variances, upper, expected):
+    np.testing.assert_allclose(min_variance(np.diag(variances), upper=upper), expected, rtol=1e-12)
+    order = np.arange(len(variances))[::-1]
+    np.testing.assert_allclose(min_variance(np.diag(variances)[order][:, order], upper=upper), expected[order], rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 7), st.integers(5, 18), st.integers(0, 10_000))
+def test_far_apart_is_optimal_or_declined(k, decades, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((int(rng.integers(2, 3 * k)), k)) + rng.choice([0.0, 1.0, 3.0]) * rng.standard_normal((1, k))
+    sd = 10.0 ** rng.uniform(-decades, 0, k)
+    cov = (x.T @ x + 1e-3 * np.eye(k)) * sd[:, None] * sd
+    cov[0, 0] = max(cov[0, 0], 1e9 * cov.diagonal()[1:].min())  # surely far apart
+    cov = 0.5 * (cov + cov.T)
+    upper = np.maximum(rng.uniform(0.0, 1.0, k), 1.2 / k)
+    w = min_variance_rows(cov[None], upper)[0]
+    if np.isnan(w).any():
+        with pytest.raises(InputError) as err:
+            min_variance(cov, upper=upper)
+        assert err.value.code == "NO_SOLUTION"
+        return
+    gradient, slack = cov @ w, 1e-8 * (np.abs(cov) @ w)
+    assert w.sum() == pytest.approx(1.0, abs=1e-12) and (w >= 0.0).all() and (w <= upper * (1 + 1e-12)).all()
+    assert (gradient - slack)[w > 0.0].max() <= (gradient + slack)[w < upper].min(initial=np.inf)
+
+
+def test_clones_far_below_the_rest_share():
+    w = min_variance(np.diag([1.0, 1.0, 1e14]) + np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(w, [0.5, 0.5, 1e-14], rtol=1e-9)
+
+
+def test_what_minimum_variance_cannot_compare_is_declined():
+    far = np.diag([1e-300, 1.0, 1e300])  # the last weight is 1e-600
+    assert np.isnan(min_variance_rows(far[None])).all()
+    with pytest.raises(InputError, match="so far apart") as err:
+        min_variance(np.stack([np.eye(3), far]))
+    assert (err.value.code, err.value.subject) == ("NO_SOLUTION", "row 1")
+
+
+@pytest.mark.parametrize(("upper", "code"), [
+    ([0.5, 0.5], "SHAPE"), (np.ones((2, 4)), "SHAPE"), (np.ones((4, 1)), "SHAPE"), ([2.0, -1.0, 1.0, 1.0], "INFEASIBLE"),
+    (0.2, "INFEASIBLE"), (np.nan, "INFEASIBLE"), ([1.0, np.nan, 1.0, 1.0], "INFEASIBLE")])
+def test_bounds_that_fit_no_book_are_refused(upper, code):
+    with pytest.raises(InputError, match="upper must") as err:
+        min_variance(np.eye(4), upper=upper)
+    assert err.value.code == code and err.value.field == "upper"
+    assert min_variance(np.eye(4), upper=[0.5]).tolist() == [0.25] * 4

@@ -15,12 +15,16 @@ from ..types import InputError
 __all__ = ['min_variance_rows', 'min_variance']
 
 # %% ../../nbs/08c1_minvar.ipynb #2cb1d427
-def _free_target(cov: FloatArray, weights: FloatArray, free: NDArray[np.bool_]) -> FloatArray:
-    """Minimum-variance weights on the free set with the others held: the equality-constrained solution."""
+def _free_target(cov: FloatArray, weights: FloatArray, free: NDArray[np.bool_], sd: FloatArray | None = None) -> FloatArray:
+    """Minimum-variance weights on the free set with the others held; solved in correlations where `sd` is given."""
     held = np.where(free, 0.0, weights)
     system = cov[np.ix_(free, free)]
     right = np.stack([np.ones(int(free.sum())), -(cov @ held)[free]], axis=1)
-    one, shift = np.linalg.solve(system, right).T
+    if sd is None:
+        one, shift = np.linalg.solve(system, right).T
+    else:
+        unit = sd[free]
+        one, shift = (np.linalg.solve(system / unit[:, None] / unit, right / unit[:, None]) / unit[:, None]).T
     target = weights.copy()
     target[free] = shift + (1.0 - held.sum() - shift.sum()) / one.sum() * one
     return target
@@ -38,25 +42,29 @@ def _blocking_step(weights: FloatArray, target: FloatArray, upper: FloatArray) -
     return float(np.maximum(room[name], 0.0)), name, float(bound[name])
 
 # %% ../../nbs/08c1_minvar.ipynb #9c848838
-def _min_variance_one(cov: FloatArray, upper: FloatArray) -> FloatArray:
-    """Active-set solution of one matrix with unit mean variance; NaN if it does not converge."""
+def _min_variance_one(cov: FloatArray, upper: FloatArray, sd: FloatArray | None = None) -> FloatArray:
+    """Active-set solution of one matrix with unit mean variance; NaN if it does not converge.
+
+    `sd` is given where the volatilities lie far apart: rounding is then judged name by name, and so is the result.
+    """
     k = len(cov)
     weights = _feasible_start(upper)
     free = (weights > 0.0) & (weights < upper)
     if not free.any():
         free[int(np.argmax(weights))] = True
     for _ in range(50 * k + 50):
-        target = _free_target(cov, weights, free)
+        target = _free_target(cov, weights, free, sd)
         step, name, bound = _blocking_step(weights, target, upper)
-        weights = weights + step * (target - weights)
+        weights = target if sd is not None and name < 0 else weights + step * (target - weights)
         if name >= 0:
             weights[name], free[name] = bound, False
             if free.any():
                 continue
-        name = _bound_to_release(cov, weights, upper, free)
+        name = _bound_to_release(cov, weights, upper, free, sd is not None)
         if name < 0:
             clipped = np.clip(weights, 0.0, upper)
-            return np.asarray(clipped / clipped.sum())
+            best = np.asarray(clipped / clipped.sum())
+            return best if sd is None or _is_optimal(cov, best, upper) else np.full(k, np.nan)
         free[name] = True
     return np.full(k, np.nan)
 
@@ -71,7 +79,8 @@ def _feasible_start(upper: FloatArray) -> FloatArray:
     return np.asarray(np.minimum(levels[fits[0]], upper) if len(fits) else upper / upper.sum())
 
 # %% ../../nbs/08c1_minvar.ipynb #74d75f13
-def _bound_to_release(cov: FloatArray, weights: FloatArray, upper: FloatArray, free: NDArray[np.bool_]) -> int:
+def _bound_to_release(cov: FloatArray, weights: FloatArray, upper: FloatArray, free: NDArray[np.bool_],
+                      wide: bool = False) -> int:
     """The bound name whose release lowers the variance most, or -1 at the optimum."""
     gradient = cov @ weights
     at_zero = ~free & (weights <= 0.0)
@@ -84,9 +93,41 @@ def _bound_to_release(cov: FloatArray, weights: FloatArray, upper: FloatArray, f
         level = float(gradient[at_top].max()) if at_top.any() else float(gradient.min())
     gain = np.where(at_zero, level - gradient, np.where(at_top & (upper > 0.0), gradient - level, -np.inf))
     name = int(np.argmax(gain))
+    if wide:  # what rounds off one name is larger than all of another
+        gain = np.where(gain > 1e-12 * (np.abs(cov) @ weights + abs(level)), gain, -np.inf)
+        name = int(np.argmax(gain))
+        return name if gain[name] > 0.0 else -1
     return name if gain[name] > 1e-12 * np.abs(gradient).max() else -1
 
+
+def _is_optimal(cov: FloatArray, weights: FloatArray, upper: FloatArray) -> bool:
+    """One multiplier fits: no gradient below it at zero, none above it at the bound, all equal to it between."""
+    gradient, slack = cov @ weights, 1e-9 * (np.abs(cov) @ weights)
+    low, high = gradient - slack, gradient + slack
+    level = float(high[weights < upper].min(initial=np.inf))
+    return bool((low[weights > 0.0] <= level).all())
+
 # %% ../../nbs/08c1_minvar.ipynb #e5140072
+_WIDE = 1e-8  # of the mean variance: a smaller one needs its own unit
+
+
+def _stated(matrix: FloatArray) -> tuple[FloatArray, FloatArray | None] | None:
+    """The matrix in units of its own, not singular, and volatilities if they lie far apart; None if it is not PSD."""
+    k, variance, sd = len(matrix), np.diagonal(matrix), None
+    if 0.0 < variance.min() < _WIDE * variance.mean():
+        sd = np.sqrt(variance)
+        seen = 0.5 * (matrix + matrix.T) / sd[:, None] / sd
+        sd = sd / np.sqrt(sd.min() * sd.max())
+    else:
+        seen = 0.5 * (matrix + matrix.T) / np.trace(matrix) * k
+    lowest = float(np.linalg.eigvalsh(seen)[0])
+    if not lowest > -1e-8:
+        return None
+    if lowest < 1e-11:
+        seen = seen + (1e-11 - np.minimum(lowest, 0.0)) * np.eye(k)
+    return (seen, None) if sd is None else (seen * sd[:, None] * sd, sd)
+
+
 def min_variance_rows(cov: FloatArray, upper: ArrayLike | None = None) -> FloatArray:
     """Long-only minimum variance of each matrix of a stack (B, K, K); NaN rows where there is no solution."""
     k = cov.shape[-1]
@@ -95,14 +136,32 @@ def min_variance_rows(cov: FloatArray, upper: ArrayLike | None = None) -> FloatA
     if not bound.sum() >= 1.0 - 1e-12 or not (bound >= 0.0).all():
         return out
     for row, matrix in enumerate(cov):
-        scaled = 0.5 * (matrix + matrix.T) / np.trace(matrix) * k
-        lowest = float(np.linalg.eigvalsh(scaled)[0])
-        if not lowest > -1e-8:
-            continue
-        if lowest < 1e-11:
-            scaled = scaled + (1e-11 - np.minimum(lowest, 0.0)) * np.eye(k)
-        out[row] = _min_variance_one(scaled, bound)
+        stated = _stated(matrix)
+        if stated is not None:
+            out[row] = _min_variance_one(stated[0], bound, stated[1])
     return out
+
+# %% ../../nbs/08c1_minvar.ipynb #b2e0c001
+_NO_WEIGHTS = {
+    "NOT_PSD": "must be positive semi-definite for min_variance, got a negative eigenvalue; repair it with nearest_psd",
+    "NO_SOLUTION": "must have variances that can be compared, got some so far apart that no optimum was found; drop the "
+                   "sleeves that hardly move or use inverse_vol",
+}
+
+
+def _upper_bounds(upper: ArrayLike, k: int) -> FloatArray:
+    """Bounds (K,), each at least 0, together at least 1."""
+    given = np.asarray(upper, dtype=np.float64)
+    if given.shape not in ((), (1,), (k,)):
+        raise InputError(f"upper must be one number or one for each of the {k} names, got shape {given.shape}; give as many "
+                         "bounds as cov has rows", code="SHAPE", field="upper", value=given.shape, limit=(k,))
+    bound = np.broadcast_to(given, (k,))
+    total = float(bound.sum())
+    if not (total >= 1.0 - 1e-12 and (bound >= 0.0).all()):
+        raise InputError(f"upper must be bounds of at least 0 that sum to at least 1, got a sum of {total}, the least "
+                         f"{float(bound.min())}; raise upper to 1/K or more", code="INFEASIBLE", field="upper", value=total,
+                         limit=1.0)
+    return bound
 
 # %% ../../nbs/08c1_minvar.ipynb #80263e28
 def min_variance(cov: ArrayLike, *, upper: ArrayLike | None = None) -> FloatArray:
@@ -112,7 +171,7 @@ def min_variance(cov: ArrayLike, *, upper: ArrayLike | None = None) -> FloatArra
     ----------
     cov : array_like, shape (..., K, K)
     upper : array_like, optional
-        Largest weight, scalar or ``(K,)``; no bound by default.
+        Largest weight, at least 0, scalar or ``(K,)``; no bound by default.
 
     Returns
     -------
@@ -121,15 +180,16 @@ def min_variance(cov: ArrayLike, *, upper: ArrayLike | None = None) -> FloatArra
     Raises
     ------
     InputError
-        The codes of `check_covariance`; ``INFEASIBLE`` if the bounds sum to less than 1; ``NOT_PSD``.
+        The codes of `check_covariance`; ``SHAPE`` if `upper` is neither a number nor ``(K,)``; ``INFEASIBLE`` if
+        the bounds are negative or sum to less than 1; ``NOT_PSD``; ``NO_SOLUTION`` if the result is no optimum.
     """
     stack, lead = check_covariance(cov)
     k = stack.shape[-1]
-    weights = min_variance_rows(stack, upper)
-    if np.isnan(weights).any():
-        total = 1.0 if upper is None else float(np.broadcast_to(np.asarray(upper, dtype=np.float64), (k,)).sum())
-        code = "INFEASIBLE" if not total >= 1.0 - 1e-12 else "NOT_PSD"
-        raise InputError("min_variance needs a positive semi-definite cov and upper bounds that sum to at least 1, "
-                         f"got a sum of {total}; repair the covariance or raise upper to 1/K", code=code,
-                         field="upper" if code == "INFEASIBLE" else "cov", value=total, limit=1.0)
+    bound = None if upper is None else _upper_bounds(upper, k)
+    weights = min_variance_rows(stack, bound)
+    failed = np.isnan(weights).any(axis=-1)
+    if failed.any():
+        row = int(failed.argmax())
+        code = "NOT_PSD" if _stated(stack[row]) is None else "NO_SOLUTION"
+        raise InputError(f"cov {_NO_WEIGHTS[code]}", code=code, field="cov", subject=f"row {row}", limit="usable covariance")
     return weights.reshape(*lead, k)
