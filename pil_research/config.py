@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from .types import ConfigError, is_finite
@@ -52,7 +53,7 @@ def _check_number(where: str, value: Any, default: Any, legal: str) -> Any:
         hint = "; fractions are written 0.10, not 10" if value > high and isinstance(default, float) else ""
         raise ConfigError(f"{where} must be in {legal}, got {value!r}{hint}", code="CONFIG_RANGE", field=where,
                           value=value, limit=legal)
-    return value if isinstance(default, int) else float(value)
+    return int(value) if isinstance(default, int) else float(value)
 
 
 def _check_text(where: str, value: Any, legal: str) -> str:
@@ -78,6 +79,8 @@ def _is_time(value: str) -> bool:
 
 # %% ../nbs/01_config.ipynb #43c15fca
 def _check_value(where: str, value: Any, default: Any, legal: str) -> Any:
+    """`value` as a plain Python value of the kind of `default`; a numpy scalar counts as the number it holds."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise ConfigError(f"{where} must be true or false, got {value!r}", code="CONFIG_TYPE", field=where,

@@ -392,3 +392,39 @@ def test_fingerprints() -> None:
         )
         assert out.stdout.strip() == base
     assert json.loads(json.dumps(BASE.to_dict())) == BASE.to_dict()
+
+
+def _numpy_twin(value: Any) -> list[Any]:
+    if isinstance(value, bool):
+        return [np.bool_(value)]
+    if isinstance(value, int):
+        return [np.int64(value), np.int32(value)]
+    if isinstance(value, float):
+        return [np.float64(value)] + [np.float32(value)] * (float(np.float32(value)) == value)
+    if isinstance(value, list):
+        return [[_numpy_twin(v)[0] for v in value], tuple(_numpy_twin(v)[0] for v in value)]
+    return [np.str_(value)]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_numpy_scalars_are_the_plain_value(key: str) -> None:
+    section, name = key.split(".")
+    plain = BASE.to_dict()[section][name]
+    for twin in _numpy_twin(plain):
+        made = BASE.replace(**{key: twin})
+        kept = made.to_dict()[section][name]
+        assert made == BASE and made.fingerprint() == BASE.fingerprint() and made.to_toml() == BASE.to_toml()
+        assert type(kept) is type(plain) and repr(kept) == repr(plain)
+
+
+def test_a_numpy_number_of_the_wrong_kind_is_refused() -> None:
+    assert BASE.replace(**{"covariance.window": np.int64(200)}).covariance.window == 200
+    assert type(BASE.replace(**{"sleeves.vol_target": np.float32(0.25)}).sleeves.vol_target) is float
+    assert BASE.replace(**{"sleeves.vol_target": np.int64(1)}) == BASE.replace(**{"sleeves.vol_target": 1})
+    for key, value in (("covariance.window", np.bool_(True)), ("covariance.window", True),
+                       ("covariance.window", np.float64(252.0)),
+                       ("sleeves.vol_target", np.bool_(True)), ("sleeves.vol_target", np.float64("nan")),
+                       ("sleeves.normalise", np.int64(1)), ("sleeves.vol_target", np.datetime64("2020-01-01"))):
+        with pytest.raises(ConfigError) as err:
+            BASE.replace(**{key: value})
+        assert err.value.code == "CONFIG_TYPE"
