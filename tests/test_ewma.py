@@ -128,3 +128,14 @@ def test_inputs_are_not_changed():
     ewma_vol(x, 2)
     rolling_ewma_vol(x, 2)
     np.testing.assert_array_equal(x, before)
+
+
+def test_a_table_has_time_on_its_rows():
+    x = np.random.default_rng(0).normal(0.0, 0.01, (90, 4))
+    x[::7, 2] = np.nan
+    frame = pd.DataFrame(x, index=pd.date_range("2024-01-01", periods=90), columns=list("abcd"))
+    got = ewma_vol(frame, 42, min_obs=60)
+    assert got.shape == (4,)
+    np.testing.assert_array_equal(got, ewma_vol(x.T, 42, min_obs=60))
+    np.testing.assert_array_equal(got, rolling_ewma_vol(frame, 42, min_obs=60)[0][-1])
+    assert ewma_vol(frame["b"], 42) == ewma_vol(x[:, 1], 42)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
@@ -92,8 +93,9 @@ def ewma_vol(returns: ArrayLike, half_life: float | None, floor: float = 0.0, *,
 
     Parameters
     ----------
-    returns : array_like, shape (..., T)
-        Per-bar returns, oldest first; NaN marks a masked bar.
+    returns : array_like, shape (..., T), or DataFrame, date x symbol
+        Per-bar returns, oldest first; NaN marks a masked bar. An array has time on its last axis, a DataFrame on
+        its rows.
     half_life : float or None
         Bars; ``None`` weighs all bars alike.
     floor : float
@@ -107,7 +109,7 @@ def ewma_vol(returns: ArrayLike, half_life: float | None, floor: float = 0.0, *,
     Returns
     -------
     ndarray, shape (...)
-        NaN where fewer than `min_obs` bars are unmasked.
+        NaN where fewer than `min_obs` bars are unmasked; one number a column, (K,), for a DataFrame.
 
     Raises
     ------
@@ -119,6 +121,7 @@ def ewma_vol(returns: ArrayLike, half_life: float | None, floor: float = 0.0, *,
     SPEC section 3 (sleeve vol). RiskMetrics (1996) with a half-life in place of lambda.
     """
     x = _finite_or_masked(returns)
+    x = x.T if isinstance(returns, pd.DataFrame) else x
     tail = np.ascontiguousarray(x[..., -window:])
     if x.shape[-1] < window:
         tail = np.full((*x.shape[:-1], window), np.nan)
