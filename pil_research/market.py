@@ -48,6 +48,7 @@ def complete_instruments(instruments: pd.DataFrame) -> pd.DataFrame:
     ----------
     instruments : pandas.DataFrame
         Indexed by symbol, with at least ``asset_class``. Other columns of the panel folder are kept as they are.
+        An empty string in ``primary`` counts as missing.
 
     Returns
     -------
@@ -64,6 +65,8 @@ def complete_instruments(instruments: pd.DataFrame) -> pd.DataFrame:
         raise InputError("instruments must have a filled column asset_class; add it, one class a symbol",
                          code="MISSING_COLUMN", field="instruments", subject="asset_class")
     table = instruments.sort_index().copy()
+    if "primary" in table:
+        table["primary"] = table["primary"].mask(table["primary"].isin([""]))  # as None and NaN: its own primary
     given = {c: table[c] if c in table else pd.Series(np.nan, table.index) for c in ("half_spread_bps", "adv_usd")}
     defaults = _instrument_defaults(table)
     for column, default in defaults.items():

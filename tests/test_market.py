@@ -96,3 +96,17 @@ def test_the_table_is_not_changed() -> None:
     before = given.copy()
     Market.from_frame(given, SYMBOLS)
     pd.testing.assert_frame_equal(given, before)
+
+
+def test_an_empty_primary_is_a_missing_one() -> None:
+    for blank in ("", None, np.nan):
+        given = table(primary=["GLD", blank, "GLD"])
+        full = complete_instruments(given)
+        assert full["primary"].to_dict() == {"GLD": "GLD", "IAU": "GLD", "SPY": "SPY"}
+        m = Market.from_frame(given, SYMBOLS)
+        assert m.primary is not None and m.primary.tolist() == [0, 0, 2]
+    assert Market.from_frame(table(primary=["", "", ""]), SYMBOLS).primary is None
+    assert Market.from_frame(table(primary=pd.array(["GLD", "", pd.NA], dtype="string")), SYMBOLS).primary is None
+    with pytest.raises(InputError, match="primary of SPY") as err:
+        Market.from_frame(table(primary=["GLD", "GONE", ""]), SYMBOLS)
+    assert err.value.code == "BAD_PRIMARY"

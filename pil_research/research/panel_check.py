@@ -87,7 +87,7 @@ def _check_choices(table: pd.DataFrame, file: str) -> Found:
                 yield defect("error", file, "BAD_KIND", f"{symbol}: {kind!r} is not one of {KINDS}", "correct it", "kind")
     if "primary" in table:
         for symbol, primary in table["primary"].dropna().items():
-            if primary not in table.index:
+            if primary != "" and primary not in table.index:
                 yield defect("error", file, "UNKNOWN_SYMBOL", f"{symbol}: the primary {primary!r} has no row",
                              "add it, or leave primary empty", "primary")
 
