@@ -134,3 +134,15 @@ def test_all_sessions_are_single_windows():
         np.testing.assert_array_equal(risk.sd, one.sd)
         np.testing.assert_array_equal(risk.covariance(), one.covariance())
         assert (risk.delta, risk.mean_correlation, risk.repair) == (one.delta, one.mean_correlation, one.repair)
+
+
+@pytest.mark.parametrize("shape", [(2,), (5, 2), (), (31,), (30, 1), (1,)])
+@pytest.mark.parametrize("gaps", [0.0, 0.1])
+def test_books_of_the_wrong_length_are_refused(shape, gaps):
+    x = panel(3, gaps=gaps)
+    risk = AssetRisk.from_window(x)
+    for f in (lambda w: book_vol(x, w), lambda w: book_vol_dense(x, w), risk.vol, risk.variance, risk.stressed_vol):
+        with pytest.raises(InputError, match="weights must be") as err:
+            f(np.ones(shape))
+        assert err.value.code == "BAD_SHAPE" and err.value.field == "weights"
+        assert f(np.ones((2, 0, 30))).shape == (2, 0)

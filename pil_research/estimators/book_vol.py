@@ -199,6 +199,16 @@ def _dense_parts(x: Floats, half_life: float | None, min_overlap: int) -> list[t
             for i in range(len(x))]
 
 
+def _books(weights: ArrayLike, m: int) -> Floats:
+    """Books (..., m) as floats."""
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape[-1:] != (m,):
+        raise InputError(f"weights must be (..., {m}), one number for each of the {m} symbols of the returns, got shape "
+                         f"{w.shape}; align them to the columns first", code="BAD_SHAPE", field="weights", value=w.shape,
+                         limit=(m,))
+    return w
+
+
 def _known(x: Floats, model: str, min_obs: int) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     """The known columns of a window, which they are, and the observations of all."""
     complete = bool(np.isfinite(x).all())
@@ -234,7 +244,7 @@ class AssetRisk(_RiskFields):
         return _risk(known, n_obs, *_risk_parts(inner, half_life, min_overlap, model, n_factors))
 
     def _inner(self, weights: ArrayLike) -> Floats:
-        w = np.asarray(weights, dtype=np.float64)
+        w = _books(weights, len(self.sd))
         return w if self.all_known else np.asarray(w[..., self.known])
 
     def variance(self, weights: ArrayLike) -> Floats:
@@ -338,7 +348,7 @@ def book_vol(returns: ArrayLike, weights: ArrayLike, *, half_life: float | None 
     Raises
     ------
     InputError
-        On a wrong shape or an infinite return.
+        On a wrong shape of `returns` or `weights`, or an infinite return.
     """
     risk = AssetRisk.from_window(returns, half_life=half_life, min_obs=2, min_overlap=min_overlap)
     return _unless_unknown(risk, weights, risk.vol(weights))
@@ -349,7 +359,7 @@ def book_vol_dense(returns: ArrayLike, weights: ArrayLike, *, half_life: float |
     """`book_vol` through the dense matrix."""
     risk = AssetRisk.from_window(returns, half_life=half_life, min_obs=2, min_overlap=min_overlap)
     x = np.asarray(returns, dtype=np.float64)[:, risk.known]
-    w = np.asarray(weights, dtype=np.float64)
+    w = _books(weights, len(risk.sd))
     if not risk.known.any():
         return _unless_unknown(risk, w, np.zeros(w.shape[:-1]))
     cov = shrunk_covariance(x, half_life=half_life, min_overlap=min_overlap).cov
