@@ -172,3 +172,40 @@ def test_tracker_refusals():
 def test_refusals(w, r, match):
     with pytest.raises(InputError, match=match):
         sleeve_return_matrix(w, r)
+
+
+@pytest.mark.parametrize(("change", "code", "field"), [
+    (lambda w, r: ({}, r), "BAD_SHAPE", "targets"), (lambda w, r: (None, r), "BAD_SHAPE", "targets"),
+    (lambda w, r: (w, r.to_numpy()), "BAD_TYPE", "asset_returns"), (lambda w, r: (w, r["a"]), "BAD_TYPE", "asset_returns"),
+    (lambda w, r: ({"s": w["s"].to_numpy()}, r), "BAD_TYPE", "targets['s']"),
+    (lambda w, r: (w, r.iloc[:0]), "BAD_SHAPE", "asset_returns"),
+    (lambda w, r: (w, r.iloc[::-1]), "BAD_INDEX", "asset_returns.index"),
+    (lambda w, r: (w, r[["a", "a", "b"]]), "DUPLICATE_INDEX", "asset_returns"),
+    (lambda w, r: ({"s": w["s"][["a", "a"]]}, r), "DUPLICATE_INDEX", "targets['s']"),
+    (lambda w, r: ({"s": pd.concat([w["s"], w["s"]])}, r), "DUPLICATE_INDEX", "targets['s']"),
+    (lambda w, r: ({"s": w["s"].astype(object).replace(1.0, "x")}, r), "BAD_TYPE", "targets"),
+    (lambda w, r: (w, r.astype(object).replace(0.01, "x")), "BAD_TYPE", "asset_returns"),
+    (lambda w, r: (w, r.rename(columns={"b": 7})), "BAD_NAME", "asset_returns")])
+def test_a_history_that_is_none_is_refused(change, code, field):
+    days = pd.date_range("2024-01-01", periods=5)
+    targets = {"s": pd.DataFrame(1.0, index=days, columns=["a", "b"])}
+    returns = pd.DataFrame(0.01, index=days, columns=["a", "b"])
+    w, r = change(targets, returns)
+    with pytest.raises(InputError) as err:
+        StrategyReturnTracker.from_history(w, r)
+    assert (err.value.code, err.value.field) == (code, field)
+
+
+@pytest.mark.parametrize(("change", "code"), [
+    (lambda d, r, t: ("2024-02-01", r, t), "BAD_TIME"), (lambda d, r, t: (pd.NaT, r, t), "BAD_TIME"),
+    (lambda d, r, t: (d.tz_localize("UTC"), r, t), "BAD_TIME"), (lambda d, r, t: (d, r.to_numpy(), t), "BAD_TYPE"),
+    (lambda d, r, t: (d, pd.concat([r, r]), t), "BAD_TYPE"), (lambda d, r, t: (d, r, {"s": [1.0, 0.0]}), "BAD_TYPE")])
+def test_a_bar_that_is_none_is_refused(change, code):
+    days = pd.date_range("2024-01-01", periods=5)
+    tracker = StrategyReturnTracker.from_history({"s": pd.DataFrame(1.0, index=days, columns=["a", "b"])},
+                                                 pd.DataFrame(0.01, index=days, columns=["a", "b"]))
+    row = pd.Series({"a": 0.01, "b": 0.0})
+    with pytest.raises(InputError) as err:
+        tracker.append(*change(pd.Timestamp("2024-02-01"), row, {"s": row}))
+    assert err.value.code == code
+    assert len(tracker.append(pd.Timestamp("2024-02-01"), row, {"s": row}).dates) == 6

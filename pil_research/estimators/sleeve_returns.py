@@ -225,6 +225,40 @@ def _trading_costs(targets: Floats, returns: Floats, costs: Floats) -> Floats:
     paid[1:] = np.abs(unit - drifted)[:-1] @ costs
     return paid
 
+# %% ../../nbs/05_sleeve_returns.ipynb #d4a2b002
+def _check_history(targets: Mapping[str, pd.DataFrame], asset_returns: pd.DataFrame) -> None:
+    if not isinstance(targets, Mapping) or not targets:
+        raise InputError(f"targets must map at least one sleeve id to its table, got {type(targets).__name__} without any; "
+                         "build the tracker once a sleeve has a history", code="BAD_SHAPE", field="targets", value=0, limit=1)
+    for name, table in {"asset_returns": asset_returns, **{f"targets[{s!r}]": t for s, t in targets.items()}}.items():
+        if not isinstance(table, pd.DataFrame):
+            raise InputError(f"{name} must be a DataFrame, date by symbol, got {type(table).__name__}", code="BAD_TYPE",
+                             field=name, value=type(table).__name__, limit="DataFrame")
+        if not table.columns.is_unique or (name != "asset_returns" and not table.index.is_unique):
+            raise InputError(f"{name} must have every date and symbol once, got some twice; keep one of each",
+                             code="DUPLICATE_INDEX", field=name, limit="unique labels")
+    _check_index(asset_returns.index)
+    if not len(asset_returns):
+        raise InputError("asset_returns must have at least one bar, got none; start the tracker on the first", code="BAD_SHAPE",
+                         field="asset_returns", value=0, limit=1)
+
+
+def _all_symbols(targets: Mapping[str, pd.DataFrame], asset_returns: pd.DataFrame) -> tuple[str, ...]:
+    names = set(asset_returns.columns).union(*(t.columns for t in targets.values()))
+    try:
+        return tuple(sorted(names))
+    except TypeError as error:
+        raise InputError(f"symbols must be text, got a mixture: {error}; name the columns", code="BAD_NAME",
+                         field="asset_returns", limit="text") from error
+
+
+def _floats(table: pd.DataFrame, name: str) -> Floats:
+    try:
+        return np.asarray(table.to_numpy(np.float64))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must hold numbers, got {error}; NaN stands for a missing one", code="BAD_TYPE", field=name,
+                         limit="numbers") from error
+
 # %% ../../nbs/05_sleeve_returns.ipynb #65340301
 def _check_index(index: pd.Index) -> None:
     if not isinstance(index, pd.DatetimeIndex) or not index.is_monotonic_increasing or not index.is_unique:
@@ -234,11 +268,18 @@ def _check_index(index: pd.Index) -> None:
 
 def _aligned(target: pd.DataFrame, index: pd.Index, symbols: tuple[str, ...]) -> Floats:
     """Targets on the dates of the returns: a missing column is no position, a missing date is unpublished."""
-    return np.asarray(target.reindex(columns=list(symbols), fill_value=0.0).reindex(index).to_numpy(np.float64))
+    return _floats(target.reindex(columns=list(symbols), fill_value=0.0).reindex(index), "targets")
 
 
 def _check_row(tracker: StrategyReturnTracker, date: pd.Timestamp, returns: pd.Series,
                targets: Mapping[str, pd.Series]) -> None:
+    if not isinstance(date, pd.Timestamp) or pd.isna(date) or (date.tzinfo is None) != (tracker.dates.tz is None):
+        raise InputError(f"date must be a Timestamp with the time zone of the tracker's dates or none, as they, got {date!r}",
+                         code="BAD_TIME", field="date", value=str(date), limit=str(tracker.dates[-1]))
+    for name, row in {"returns": returns, **targets}.items():
+        if not isinstance(row, pd.Series) or not row.index.is_unique:
+            raise InputError(f"{name} must be a Series by symbol, each symbol once, got {type(row).__name__}",
+                             code="BAD_TYPE", field=name, value=type(row).__name__, limit="Series")
     if not date > tracker.dates[-1]:
         raise InputError(f"date must be after {tracker.dates[-1].date()}, got {date}", code="OUT_OF_ORDER",
                          field="date", value=str(date), limit=str(tracker.dates[-1]))
@@ -262,12 +303,17 @@ class StrategyReturnTracker(_TrackerFields):
     @classmethod
     def from_history(cls, targets: Mapping[str, pd.DataFrame], asset_returns: pd.DataFrame, *,
                      coverage: float = 0.95) -> StrategyReturnTracker:
-        """A tracker of past targets (id to date by symbol, known at each close) and asset returns."""
-        _check_index(asset_returns.index)
+        """A tracker of past targets (id to date by symbol, known at each close) and asset returns.
+
+        Raises
+        ------
+        InputError
+            If there is no sleeve or no bar, a table is no DataFrame or has a label twice, or a value is no number.
+        """
+        _check_history(targets, asset_returns)
         ids = tuple(sorted(check_name(s, "sleeve id") for s in targets))
-        names = set(asset_returns.columns).union(*(t.columns for t in targets.values()))
-        symbols = tuple(sorted(names))
-        r = asset_returns.reindex(columns=symbols).to_numpy(np.float64)
+        symbols = _all_symbols(targets, asset_returns)
+        r = _floats(asset_returns.reindex(columns=list(symbols)), "asset_returns")
         w = np.stack([_aligned(targets[s], asset_returns.index, symbols) for s in ids], axis=1)
         seen = ~np.isnan(r)
         run = np.where(seen.any(axis=0), np.argmax(seen[::-1], axis=0), -1).astype(np.float64)
