@@ -148,3 +148,26 @@ def test_the_same_answer_whatever_the_order_of_questions() -> None:
     a, b = pd.Timestamp("2026-11-05"), pd.Timestamp("2026-11-27")
     one = SlotCalendar()
     assert [one.slots(d) for d in (a, b, a)] == [SlotCalendar().slots(d) for d in (a, b, a)]
+
+
+@pytest.mark.parametrize("day", ["foo", "2026-13-01", [1, 2], "99999-01-01", None, "", object()])
+def test_what_is_no_date_is_refused(day: object) -> None:
+    with pytest.raises(InputError) as err:
+        slots(day)  # type: ignore[arg-type]
+    assert err.value.code == "BAD_TIME"
+
+
+@pytest.mark.parametrize(("call", "error", "code"), [
+    (lambda: slots("2026-11-05", ["XNYS"]), ConfigError, "BAD_CALENDAR"),
+    (lambda: slots("2026-11-05", "FOO"), ConfigError, "BAD_CALENDAR"),
+    (lambda: slots("2026-11-05", config=PILConfig()), ConfigError, "CONFIG_TYPE"),
+    (lambda: SlotCalendar(None), ConfigError, "BAD_CALENDAR"),
+    (lambda: SlotCalendar(first="foo"), InputError, "BAD_TIME"),
+    (lambda: SlotCalendar(first="2030-01-01", last="2020-01-01"), InputError, "BAD_TIME"),
+    (lambda: CALENDAR.sessions_between("2026-11-05", pd.Timestamp("2026-11-06")), InputError, "BAD_TIME"),
+    (lambda: CALENDAR.next_session("2026-11-05"), InputError, "BAD_TIME"),
+    (lambda: CALENDAR.event(pd.Timestamp("2026-11-05 12:00"), pd.Timestamp("2026-11-05"), 0), InputError, "BAD_TIME")])
+def test_other_arguments_are_refused_by_name(call, error, code) -> None:
+    with pytest.raises(error) as err:
+        call()
+    assert err.value.code == code

@@ -35,6 +35,15 @@ class _Hours:
     early: NDArray[np.bool_]  # (N,) closes before its usual time
 
 
+def _date(text: pd.Timestamp | str, field: str) -> pd.Timestamp:
+    """A date from what the caller wrote."""
+    try:
+        return pd.Timestamp(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{field} must be a date such as '2026-11-05', got {text!r}", code="BAD_TIME", field=field,
+                         value=str(text), limit="YYYY-MM-DD") from error
+
+
 @functools.lru_cache(maxsize=8)
 def _hours(name: str, first: str, last: str) -> _Hours:
     """The hours of an exchange between two dates, cut to what the library knows."""
@@ -44,7 +53,11 @@ def _hours(name: str, first: str, last: str) -> _Hours:
     if name not in known:
         raise ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
                           field="calendar", value=name, limit="exchange_calendars.get_calendar_names()")
-    made = _between(name, pd.Timestamp(first), pd.Timestamp(last))
+    a, b = _date(first, "first"), _date(last, "last")
+    if not a < b:
+        raise InputError(f"first must be before last, got {first} and {last}", code="BAD_TIME", field="first", value=first,
+                         limit=last)
+    made = _between(name, a, b)
     days, halves = (x.to_numpy().astype("datetime64[D]") for x in (made.sessions, made.early_closes))
     opens, closes = (pd.DatetimeIndex(x).tz_convert("UTC").tz_localize(None).to_numpy() for x in (made.opens, made.closes))
     return _Hours(str(made.tz), days, opens, closes, np.isin(days, halves))
@@ -129,6 +142,10 @@ class _Sessions:
 
     def sessions_between(self, a: pd.Timestamp, b: pd.Timestamp) -> int:
         """Sessions after `a` up to and including `b`; negative when `b` is earlier."""
+        for d in (a, b):
+            if not isinstance(d, pd.Timestamp) or pd.isna(d):
+                raise InputError(f"a date must be a Timestamp, got {d!r}", code="BAD_TIME", field="session", value=str(d),
+                                 limit="Timestamp")
         i, j = (int(self._hours.days.searchsorted(np.datetime64(d.date()), side="right")) for d in (a, b))
         return j - i
 
@@ -148,12 +165,14 @@ class SlotCalendar(_Sessions):
     Raises
     ------
     ConfigError
-        If the exchange is not known.
+        If the exchange is not known, or `config` is no schedule.
+    InputError
+        ``BAD_TIME`` if the range is none.
     """
 
     def __init__(self, name: str = "XNYS", config: ScheduleConfig | None = None, *, first: str = FIRST, last: str = LAST) -> None:
+        self.config = _checked(name, config)
         super().__init__(name, first, last)
-        self.config = PILConfig().schedule if config is None else config
         self._kept: tuple[pd.Timestamp, tuple[Slot, ...]] | None = None  # the slots asked for last
 
     def slots(self, session: pd.Timestamp) -> tuple[Slot, ...]:
@@ -208,6 +227,17 @@ def _neighbour(self: _Sessions, day: pd.Timestamp, side: str, step: int) -> pd.T
     return pd.Timestamp(days[i])
 
 # %% ../../nbs/31_calendar.ipynb #2836253c
+def _checked(name: str, config: ScheduleConfig | None) -> ScheduleConfig:
+    """The schedule to use; refuses a calendar that is no name and a configuration that is no schedule."""
+    if not isinstance(name, str):
+        raise ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
+                          field="calendar", value=str(name), limit="exchange_calendars.get_calendar_names()")
+    if config is not None and not isinstance(config, ScheduleConfig):
+        raise ConfigError(f"config must be the schedule section, got {type(config).__name__}; pass config.schedule",
+                          code="CONFIG_TYPE", field="config", value=type(config).__name__, limit="ScheduleConfig")
+    return PILConfig().schedule if config is None else config
+
+
 @functools.lru_cache(maxsize=16)
 def _calendar(name: str, config: ScheduleConfig) -> SlotCalendar:
     return SlotCalendar(name, config)
@@ -228,7 +258,7 @@ def slots(session_date: pd.Timestamp | str, calendar: str = "XNYS", config: Sche
     Raises
     ------
     InputError
-        ``NOT_A_SESSION`` on weekends and holidays, ``OUTSIDE_CALENDAR`` beyond the range.
+        ``NOT_A_SESSION`` on weekends and holidays, ``OUTSIDE_CALENDAR`` beyond the range, ``BAD_TIME`` for no date.
     ConfigError
         If the exchange is not known, or the allocation time is outside its hours.
 
@@ -236,8 +266,8 @@ def slots(session_date: pd.Timestamp | str, calendar: str = "XNYS", config: Sche
     -----
     Source: SPEC section 4, Stage 7, rule 6.
     """
-    chosen = PILConfig().schedule if config is None else config
-    return _calendar(calendar, chosen).slots(pd.Timestamp(session_date))
+    chosen = _checked(calendar, config)
+    return _calendar(calendar, chosen).slots(_date(session_date, "session_date"))
 
 # %% ../../nbs/31_calendar.ipynb #42527919
 @dataclass(frozen=True)
@@ -249,10 +279,14 @@ class Due:
     missed: tuple[str, ...]  # slots of the session that will not be run any more
 
 
-def _due(self: SlotCalendar, now: pd.Timestamp, session: pd.Timestamp, done: Collection[str]) -> Due:
+def _check_now(now: pd.Timestamp) -> None:
     if not isinstance(now, pd.Timestamp) or pd.isna(now) or now.tzinfo is None:
         raise InputError(f"now must be a tz-aware Timestamp, got {now!r}", code="BAD_TIME", field="now", value=str(now),
                          limit="tz-aware")
+
+
+def _due(self: SlotCalendar, now: pd.Timestamp, session: pd.Timestamp, done: Collection[str]) -> Due:
+    _check_now(now)
     _, closes = self.hours(session)
     made = self.slots(session)
     last = -1
@@ -267,6 +301,7 @@ def _due(self: SlotCalendar, now: pd.Timestamp, session: pd.Timestamp, done: Col
 
 # %% ../../nbs/31_calendar.ipynb #1be1f49c
 def _event(self: SlotCalendar, now: pd.Timestamp, session: pd.Timestamp, used: int) -> Slot:
+    _check_now(now)
     opens, closes = self.hours(session)
     if not opens <= now < closes:
         raise InputError(f"an event at {now} is outside the hours of {session.date()} ({opens:%H:%M} to {closes:%H:%M})",
