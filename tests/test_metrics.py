@@ -198,3 +198,48 @@ def test_drawdown_bounds(values: list[float]) -> None:
 def test_effective_n_bounds(weights: list[float]) -> None:
     hhi, entropy = m.effective_n(weights), m.effective_n(weights, "entropy")
     assert 1.0 - 1e-9 <= hhi <= entropy + 1e-9 <= len(weights) + 1e-6
+
+
+@pytest.mark.parametrize("method", ["bootstrap", "jkm", "iid", "hac"])
+def test_tracks_of_different_length_are_refused(method: str) -> None:
+    a, b = pair().T
+    for one, other in ((a, b[:50]), (a[:50], b), (a, np.column_stack([a, b])), (pd.Series(a), b[:50]), (a[None], b[None])):
+        with pytest.raises(InputError, match="a and b must") as err:
+            m.sharpe_difference(one, other, method)
+        assert err.value.code == "BAD_SHAPE"
+    assert m.sharpe_difference(a[:, None], b, method).n_obs == len(a)
+    twice = pd.concat([pd.Series(b), pd.Series(b)])
+    with pytest.raises(InputError, match="twice") as err:
+        m.sharpe_difference(pd.Series(a), twice, method)
+    assert err.value.code == "DUPLICATE_INDEX"
+
+
+@pytest.mark.parametrize("option", [
+    {"block": 0.5}, {"block": 0}, {"block": np.nan}, {"block": np.inf}, {"block": "x"}, {"n_draws": 0}, {"n_draws": -1},
+    {"n_draws": 10.5}, {"seed": -1}, {"seed": "x"}, {"bars_per_year": 0.0}, {"bars_per_year": -252.0},
+    {"confidence": 1.5}, {"confidence": np.nan}])
+def test_options_out_of_range_are_refused(option: dict) -> None:
+    x = pair()
+    with pytest.raises(InputError, match=f"{next(iter(option))} must be") as err:
+        m.sharpe_difference(*x.T, **option)
+    assert err.value.code == "OUT_OF_RANGE"
+    if "confidence" not in option:
+        with pytest.raises(InputError):
+            bootstrap_sharpes(x, **option)
+
+
+@pytest.mark.parametrize(("call", "field"), [
+    (lambda: m.diversification_uplift(0.6, 3, np.array([0.1, 0.2])), "rho"),
+    (lambda: m.diversification_uplift(0.6, [3, 5], 0.1), "k"), (lambda: m.diversification_uplift(np.ones(2), 3, 0.1), "sr"),
+    (lambda: m.diversification_uplift(0.6, 3, None), "rho"), (lambda: m.diversification_uplift("x", 3, 0.1), "sr"),
+    (lambda: m.kelly_drawdown_probability(np.array([0.5, 0.6]), 0.5), "fraction"),
+    (lambda: m.kelly_growth(0.5, np.array([0.1, 0.2])), "stake"), (lambda: m.rank_ic([0.1, 0.2, 0.3], [0.1, 0.2]), "realised"),
+    (lambda: m.turnover(0.5), "weights"), (lambda: m.turnover(0.5, np.ones((3, 2))), "weights"),
+    (lambda: m.drifted_weights(np.ones((3, 2)), np.ones((4, 2))), "returns"),
+    (lambda: m.effective_rank(np.ones((2, 3))), "corr"), (lambda: m.effective_rank(np.full((2, 2), np.nan)), "corr"),
+    (lambda: bootstrap_sharpes(np.ones((1, 2))), "returns")])
+def test_arguments_of_the_wrong_shape_are_refused(call, field: str) -> None:
+    with pytest.raises(InputError) as err:
+        call()
+    assert err.value.field == field
+    assert m.diversification_uplift(np.float32(0.5), np.int64(4), np.array(0.0)) == 1.0

@@ -5,6 +5,7 @@
 # %% ../../nbs/50_metrics.ipynb #96d77564
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ def _like(values: Array, like: object) -> Any:
     if isinstance(like, pd.DataFrame):
         return pd.Series(values, index=like.columns)
     return float(values) if np.ndim(values) == 0 else values
+
+
+def _scalars(**given: Any) -> None:
+    """Refuse, by name, what is not one number."""
+    for name, value in given.items():
+        if not isinstance(value, Real) and not (isinstance(value, np.ndarray) and value.ndim == 0):
+            raise InputError(f"{name} must be one number, got {type(value).__name__} of shape {np.shape(value)}; call once "
+                             "for each value", code="BAD_SHAPE", field=name, value=str(value), limit="one number")
 
 
 def _moments(x: Array) -> tuple[Array, Array]:
@@ -112,7 +121,7 @@ def turnover(weights: ArrayLike, returns: ArrayLike | None = None, *, two_sided:
     r = None if returns is None else np.nan_to_num(check_track(returns), nan=0.0)
     if w.ndim == 1 and r is not None:
         w = np.broadcast_to(w, (r.shape[0] + 1, w.size))
-    rows = {w.shape[0], w.shape[0] - 1}
+    rows = {len(w), len(w) - 1} if w.ndim else set()
     if w.ndim != 2 or not np.isfinite(w).all() or (r is not None and (r.ndim != 2 or r.shape[0] not in rows
                                                                       or r.shape[1] != w.shape[1])):
         raise InputError(f"weights must be finite (T, M) with returns (T, M), got {w.shape} and "
@@ -124,7 +133,11 @@ def turnover(weights: ArrayLike, returns: ArrayLike | None = None, *, two_sided:
 def drifted_weights(weights: ArrayLike, returns: ArrayLike) -> Array:
     """Weights after prices moved: w(1 + r) / (1 + w'r), row by row."""
     w, r = np.asarray(weights, dtype=np.float64), np.asarray(returns, dtype=np.float64)
-    return np.asarray(w * (1.0 + r) / (1.0 + (w * r).sum(axis=-1, keepdims=True)))
+    try:
+        return np.asarray(w * (1.0 + r) / (1.0 + (w * r).sum(axis=-1, keepdims=True)))
+    except ValueError as error:
+        raise InputError(f"weights and returns must be (..., M) with the same rows, got shapes {w.shape} and {r.shape}; align "
+                         "them first", code="BAD_SHAPE", field="returns", value=r.shape, limit=w.shape) from error
 
 # %% ../../nbs/50_metrics.ipynb #d9bf17a2
 def effective_n(weights: ArrayLike, method: str = "hhi") -> Any:
@@ -157,7 +170,11 @@ def effective_n(weights: ArrayLike, method: str = "hhi") -> Any:
 
 def effective_rank(corr: ArrayLike) -> float:
     """Exponential of the entropy of the normalised eigenvalues of a correlation matrix (Roy and Vetterli 2007)."""
-    return float(effective_n(np.maximum(np.linalg.eigvalsh(np.asarray(corr, dtype=np.float64)), 0.0), "entropy"))
+    x = np.asarray(corr, dtype=np.float64)
+    if x.ndim != 2 or x.shape[0] != x.shape[1] or not np.isfinite(x).all():
+        raise InputError(f"corr must be one finite square matrix, got shape {x.shape}; leave tracks without data out",
+                         code="BAD_SHAPE", field="corr", value=x.shape, limit="(K, K), finite")
+    return float(effective_n(np.maximum(np.linalg.eigvalsh(x), 0.0), "entropy"))
 
 # %% ../../nbs/50_metrics.ipynb #4063cf29
 def ceq(returns: ArrayLike, gamma: float = 1.0) -> Any:
@@ -169,6 +186,9 @@ def ceq(returns: ArrayLike, gamma: float = 1.0) -> Any:
 def rank_ic(forecast: ArrayLike, realised: ArrayLike) -> float:
     """Spearman correlation with average ranks over the pairs where both are known; NaN below three pairs or if flat."""
     f, y = check_track(forecast, "forecast"), check_track(realised, "realised")
+    if f.shape != y.shape:
+        raise InputError(f"forecast and realised must be pairs, got shapes {f.shape} and {y.shape}; align them first",
+                         code="BAD_SHAPE", field="realised", value=y.shape, limit=f.shape)
     both = np.isfinite(f) & np.isfinite(y)
     if both.sum() < 3:
         return float("nan")
@@ -184,8 +204,10 @@ def diversification_uplift(sr: float, k: int, rho: float) -> float:
     Raises
     ------
     InputError
-        If `k` < 1, or `rho` is not above -1/(k-1) and at most 1 (no such correlation matrix exists).
+        If an argument is not one number, `k` < 1, or `rho` is not above -1/(k-1) and at most 1 (no such
+        correlation matrix exists).
     """
+    _scalars(sr=sr, k=k, rho=rho)
     spread = 1.0 + (k - 1) * rho
     if not (k >= 1 and spread > 1e-12 and rho <= 1.0 and np.isfinite(sr)):
         raise InputError(f"rho must lie above -1/(k-1) and at most 1 with k >= 1, got k={k}, rho={rho}, sr={sr}",
@@ -195,11 +217,13 @@ def diversification_uplift(sr: float, k: int, rho: float) -> float:
 # %% ../../nbs/50_metrics.ipynb #e9511f57
 def kelly_growth_share(fraction: float) -> float:
     """Growth at `fraction` of full Kelly over growth at full Kelly: c(2 - c)."""
+    _scalars(fraction=fraction)
     return fraction * (2.0 - fraction)
 
 
 def kelly_drawdown_probability(fraction: float, level: float) -> float:
     """Probability that wealth ever falls to `level` (0..1) of its start at `fraction` of full Kelly; 1 from c = 2."""
+    _scalars(fraction=fraction, level=level)
     if not (fraction > 0.0 and 0.0 < level <= 1.0):
         raise InputError(f"fraction must be positive and level in (0, 1], got {fraction} and {level}",
                          code="OUT_OF_RANGE", field="fraction", value=fraction, limit="fraction > 0, 0 < level <= 1")
@@ -213,4 +237,5 @@ def kelly_fraction(p: float) -> float:
 
 def kelly_growth(p: float, stake: float) -> float:
     """Expected log growth per even-money bet of `stake` (a fraction of wealth, below 1)."""
+    _scalars(p=p, stake=stake)
     return float(p * np.log1p(stake) + (1.0 - p) * np.log1p(-stake))

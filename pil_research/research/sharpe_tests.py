@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,16 @@ class SharpeDifference:
 def _pair(a: ArrayLike, b: ArrayLike) -> Array:
     """Return the two tracks side by side on the bars both have."""
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
+        if not b.index.is_unique and not b.index.equals(a.index):
+            raise InputError("b must have every date once to be aligned with a, got some twice; keep one bar a date",
+                             code="DUPLICATE_INDEX", field="b", limit="unique index")
         b = b.reindex(a.index)
-    x = np.column_stack([check_track(a, "a"), check_track(b, "b")])
+    one, other = check_track(a, "a"), check_track(b, "b")
+    if len(one) != len(other) or one.size != len(one) or other.size != len(other):
+        raise InputError(f"a and b must be one track each over the same bars, got shapes {one.shape} and {other.shape}; pass "
+                         "two Series, which are aligned by date, or cut both to common bars", code="BAD_SHAPE", field="b",
+                         value=other.shape, limit=one.shape)
+    x = np.column_stack([one, other])
     x = x[np.isfinite(x).all(axis=1)]
     if x.shape[0] < 10 or not (x.std(axis=0) > 0.0).all():
         raise InputError(f"a and b need at least 10 common bars that vary, got {x.shape[0]}; check that their dates "
@@ -165,6 +174,20 @@ def _autocovariances(eps: Array) -> tuple[Array, int]:
     m = m_max if first is None else 2 * int(np.maximum(first, 1))
     return products / n, int(np.minimum(m, m_max))
 
+# %% ../../nbs/50b_sharpe_tests.ipynb #c3e1f002
+_RANGES = {"block": (1.0, 1e9), "confidence": (0.0, 1.0), "bars_per_year": (1e-9, 1e9)}
+
+
+def _check_options(**given: Any) -> None:
+    """Block, draws, seed, bars a year and confidence inside what they may be."""
+    for name, value in given.items():
+        whole = name in ("n_draws", "seed")
+        low, high = _RANGES.get(name, (1 if name == "n_draws" else 0, np.inf))
+        if not isinstance(value, Integral if whole else Real) or not low <= float(value) <= high:
+            raise InputError(f"{name} must be a {'whole ' if whole else ''}number from {low:g} to {high:g}, got {value!r}; "
+                             "leave it out for the default", code="OUT_OF_RANGE", field=name, value=str(value),
+                             limit=f"{low:g}..{high:g}")
+
 # %% ../../nbs/50b_sharpe_tests.ipynb #e0e7181e
 def _draw_blocks(n: int, block: float, draws: int, rng: np.random.Generator) -> tuple[Index, Index]:
     """Starts and lengths (draws, J) of blocks that add up to exactly `n` bars in every row."""
@@ -193,11 +216,12 @@ def bootstrap_sharpes(returns: ArrayLike, *, block: float = 21.0, n_draws: int =
     Raises
     ------
     InputError
-        If a value is missing.
+        If a value is missing, there is one bar only, or an option is out of range.
     """
+    _check_options(block=block, n_draws=n_draws, seed=seed, bars_per_year=bars_per_year)
     x = check_track(returns)
-    if x.ndim != 2 or np.isnan(x).any():
-        raise InputError(f"returns must be (T, N) without missing bars, got shape {x.shape} with "
+    if x.ndim != 2 or len(x) < 2 or np.isnan(x).any():
+        raise InputError(f"returns must be (T, N), two bars or more, without missing ones, got shape {x.shape} with "
                          f"{int(np.isnan(x).sum())} missing; keep common bars only", code="NON_FINITE",
                          field="returns", value=x.shape, limit="finite")
     n, rng = x.shape[0], np.random.default_rng(seed)
@@ -236,8 +260,11 @@ def sharpe_difference(a: ArrayLike, b: ArrayLike, method: str = "bootstrap", *, 
     Raises
     ------
     InputError
-        If the method is unknown, or fewer than 10 common bars vary.
+        If the method is unknown, the tracks have different lengths and no dates, fewer than 10 common bars vary, or
+        an option is out of range.
     """
+    _check_options(block=1.0 if block is None else block, n_draws=n_draws, seed=seed, bars_per_year=bars_per_year,
+                   confidence=confidence)
     x = _pair(a, b)
     if method == "jkm":
         return _jkm(x, bars_per_year)
