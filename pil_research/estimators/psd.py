@@ -172,7 +172,7 @@ def nearest_correlation(a: ArrayLike, *, tol: float = 1e-10, max_iter: int = 10_
     Raises
     ------
     InputError
-        ``SHAPE``, ``NON_FINITE`` or ``NOT_SYMMETRIC`` for a matrix that is not finite and symmetric, ``OUT_OF_RANGE``
+        ``SHAPE``, ``NON_FINITE`` or ``NOT_SYMMETRIC`` for a matrix that is not finite and symmetric, ``BAD_OPTION``
         for no rounds, ``NOT_CONVERGED`` if the projections do not settle.
 
     Notes
@@ -187,7 +187,7 @@ def nearest_correlation(a: ArrayLike, *, tol: float = 1e-10, max_iter: int = 10_
         raise InputError("a must be a finite symmetric matrix, got entries that differ across the diagonal; symmetrise it "
                          "with (a + a.T) / 2 first", code="NOT_SYMMETRIC", field="a", limit="finite, symmetric")
     if not max_iter >= 1:
-        raise InputError(f"max_iter must be at least 1, got {max_iter!r}; the default is 10,000", code="OUT_OF_RANGE",
+        raise InputError(f"max_iter must be at least 1, got {max_iter!r}; the default is 10,000", code="BAD_OPTION",
                          field="max_iter", value=max_iter, limit=1)
     flat = x.reshape(-1, *x.shape[-2:])
     out = np.stack([_dykstra(m, tol, max_iter) for m in flat]) if len(flat) else flat

@@ -34,7 +34,7 @@ class _Hours:
     closes: NDArray[np.datetime64]
     early: NDArray[np.bool_]  # (N,) closes before its usual time
 
-
+# %% ../../nbs/31_calendar.ipynb #e5f1a004
 def _date(text: pd.Timestamp | str, field: str) -> pd.Timestamp:
     """A date from what the caller wrote."""
     try:
@@ -237,7 +237,7 @@ def _checked(name: str, config: ScheduleConfig | None) -> ScheduleConfig:
                           code="CONFIG_TYPE", field="config", value=type(config).__name__, limit="ScheduleConfig")
     return PILConfig().schedule if config is None else config
 
-
+# %% ../../nbs/31_calendar.ipynb #e5f1a006
 @functools.lru_cache(maxsize=16)
 def _calendar(name: str, config: ScheduleConfig) -> SlotCalendar:
     return SlotCalendar(name, config)

@@ -129,7 +129,7 @@ def turnover(weights: ArrayLike, returns: ArrayLike | None = None, *, two_sided:
     held = w[:-1] if r is None else drifted_weights(w[:-1], r[: w.shape[0] - 1])
     return np.asarray(np.abs(w[1:] - held).sum(axis=1) * (1.0 if two_sided else 0.5))
 
-
+# %% ../../nbs/50_metrics.ipynb #e5f1a002
 def drifted_weights(weights: ArrayLike, returns: ArrayLike) -> Array:
     """Weights after prices moved: w(1 + r) / (1 + w'r), row by row."""
     w, r = np.asarray(weights, dtype=np.float64), np.asarray(returns, dtype=np.float64)
