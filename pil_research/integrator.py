@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -85,12 +85,8 @@ class PortfolioIntegrator:
             _restore(self, state)
 
     @classmethod
-    def from_approval(cls, path: str | Path, *, now: datetime | None = None,
-                      override: Operator | None = None) -> PortfolioIntegrator:
-        """Built on what an approval file ships; ConfigError ``APPROVAL_*`` if missing, changed, expired, refused, foreign.
-
-        `now` decides whether it has expired: the machine's clock unless given.
-        """
+    def from_approval(cls, path: str | Path, *, now: datetime | None = None, override: Operator | None = None) -> Self:
+        """Built on what an approval ships at `now` (by default the clock's); ConfigError ``APPROVAL_*`` if it ships nothing."""
         return cls(load_approval(path, datetime.now(UTC) if now is None else now, __version__, override))
 
     @property

@@ -18,15 +18,14 @@ from .sharpe_tests import SharpeDifference, block_length, bootstrap_sharpes, fro
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['CHALLENGER', 'BENCHMARK', 'LEGACY', 'GATE', 'MIN_SESSIONS', 'N_DRAWS', 'Tracks', 'Study', 'compare', 'LadderVerdict',
+__all__ = ['CHALLENGER', 'BENCHMARK', 'LEGACY', 'GATE', 'N_DRAWS', 'MIN_SESSIONS', 'Tracks', 'Study', 'compare', 'LadderVerdict',
            'ladder_status', 'ladder_verdict', 'signed', 'rung_table', 'weight_noise', 'cost_table', 'vol_table',
            'variant_table', 'year_table', 'mean_correlation', 'crisis_bars', 'uplift_facts']
 
 # %% ../../nbs/50d_ladder.ipynb #7b0c15b7
 CHALLENGER, BENCHMARK, LEGACY = "HRP", "1/N-risk", "legacy"
-GATE = 0.90  # P(better) that passes; SPEC 7.1
+GATE, N_DRAWS = 0.90, 10_000  # P(better) that passes; SPEC 7.1
 MIN_SESSIONS = 252  # fewer are too short to pass or fail anything
-N_DRAWS = 10_000
 
 
 class Tracks(Protocol):
