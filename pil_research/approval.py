@@ -246,6 +246,6 @@ def open_approval(path: str | Path, *, now: datetime, code_version: str, overrid
                     override=override if refusals else None, values=values)
 
 
-def load_approval(path: str | Path, now: datetime, code_version: str, override: Operator | None = None) -> PILConfig:
-    """The configuration that an approval ships; arguments and errors of `open_approval`."""
-    return open_approval(path, now=now, code_version=code_version, override=override).config
+def load_approval(path: str | Path, now: datetime | None, code_version: str, override: Operator | None = None) -> PILConfig:
+    """The configuration that an approval ships; arguments and errors of `open_approval`, `now` by the machine's clock if None."""
+    return open_approval(path, now=datetime.now(UTC) if now is None else now, code_version=code_version, override=override).config

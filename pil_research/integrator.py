@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,7 +87,7 @@ class PortfolioIntegrator:
     @classmethod
     def from_approval(cls, path: str | Path, *, now: datetime | None = None, override: Operator | None = None) -> Self:
         """Built on what an approval ships at `now` (by default the clock's); ConfigError ``APPROVAL_*`` if it ships nothing."""
-        return cls(load_approval(path, datetime.now(UTC) if now is None else now, __version__, override))
+        return cls(load_approval(path, now, __version__, override))
 
     @property
     def state(self) -> BookState:

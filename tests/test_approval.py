@@ -262,7 +262,7 @@ def test_another_version(file: Path) -> None:
 @pytest.mark.parametrize("now", [datetime(2026, 4, 1), "2026-04-01", None])  # noqa: DTZ001
 def test_now_needs_a_time_zone(file: Path, now: Any) -> None:
     with pytest.raises(InputError, match="time zone"):
-        load_approval(file, now, __version__)
+        open_approval(file, now=now, code_version=__version__)
 
 
 def test_an_operator_may_set_age_and_version_aside(file: Path) -> None:

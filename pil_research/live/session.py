@@ -141,7 +141,7 @@ def _build(self: LiveSession, p: Prepared, kills: Kills) -> _Built:
 def _duties(p: Prepared, kills: Kills) -> Duties:
     given, info, acting = p.snapshot.restricted or {}, p.snapshot.instruments, bool(_acting(kills))
     primary = {} if not acting or info is None or "primary" not in info else {  # only a kill asks for it
-        str(k): str(v) for k, v in info["primary"].items() if isinstance(v, str)}
+        str(k): str(v) for k, v in info["primary"].items() if isinstance(v, str) and v}
     return Duties(kills=kills if acting else None, all_reduce_only=p.hold, wrappers=primary,
                   reduce_only=frozenset(k for k, v in given.items() if v == "reduce_only"),
                   no_trade=frozenset(k for k, v in given.items() if v not in ("reduce_only", "no_short")))

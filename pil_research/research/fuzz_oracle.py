@@ -85,7 +85,7 @@ def _primaries(s: Snapshot) -> dict[str, str]:
     table = s.instruments
     if not isinstance(table, pd.DataFrame) or "primary" not in table:
         return {}
-    return {str(k): str(v) for k, v in table["primary"].items() if isinstance(v, str)}
+    return {str(k): str(v) for k, v in table["primary"].items() if isinstance(v, str) and v}
 
 
 def _limits(d: Decision, config: PILConfig) -> dict[str, float]:
