@@ -74,7 +74,7 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     ("index a --runs b", "BAD_PARAMETER: two folders of runs, a and b", "give one"),
     ("verdict --out nowhere", "NO_RUNS: there is no folder of runs at nowhere", "`pil validate` makes one"),
     ("report overfit --data nowhere --out r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
-    ("validate --data nowhere --out r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
+    ("validate --data nowhere --out r", 'NO_FOLDER: data must be "default", "synthetic"', "see pil validate --help"),
     ("book --data synthetic --asof 2020", "asof must be a date, got '2020'", "year-month-day"),
     ("report ladder --set drws=10 --runs r", "UNKNOWN_PARAMETER: unknown parameter 'drws' of report ladder",
      "did you mean draws? known: "),
