@@ -60,7 +60,8 @@ def _sleeves(d: Decision, s: Snapshot, config: PILConfig) -> Iterator[str]:
             and abs(h["product"] - h["governor"] * h["throttle"] * h["kelly"]) <= EPS):
         yield f"haircuts {dict(h)}"
     sleeves = [x for x in s.sleeves if isinstance(x, Sleeve)] if isinstance(s.sleeves, (list, tuple)) else []
-    listed = {x.id: x for x in sleeves} if _allocates(s, config) else {}
+    old = any(x.code == "STALE_INPUT" for x in d.alarms)  # holds, so nothing is allocated
+    listed = {x.id: x for x in sleeves} if _allocates(s, config) and not old else {}
     for name, v in a.items():
         capacity = listed[name].capacity if name in listed else None
         if capacity is not None and d.equity > 0.0 and not v <= capacity / d.equity * (1.0 + 1e-9) + EPS:
