@@ -87,6 +87,18 @@ def snapshot(panel: Panel, row: int, **changes: Any) -> Snapshot:
     return replace(made, **changes)
 
 
+def with_closure(panel: Panel, cut: pd.Timestamp) -> Panel:
+    """The panel as if the market had been closed for a fortnight before the session `cut`."""
+    days = panel.dates + pd.to_timedelta(np.where(panel.dates >= cut, 14, 0), unit="D")
+
+    def moved(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.set_axis(pd.DatetimeIndex(days, name=frame.index.name), axis=0)
+
+    return replace(panel, returns=moved(panel.returns), targets={k: moved(v) for k, v in panel.targets.items()},
+                   prices=None if panel.prices is None else moved(panel.prices),
+                   regime=None if panel.regime is None else moved(panel.regime))
+
+
 def without(made: Snapshot, *ids: str) -> Snapshot:
     """The snapshot with the targets of some sleeves missing today: no weights, no row of yesterday."""
 

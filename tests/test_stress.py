@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from books import with_closure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -173,6 +174,14 @@ def test_the_walk_is_the_walk_forward_with_promotions_and_a_cost_schedule(panel)
     np.testing.assert_array_equal(w.equity.to_numpy(), base.equity)
     event = S.play(base.ground, base.starts[-61], base.configs, 60)
     np.testing.assert_allclose(event.at("equity")[1:], base.equity[-60:], rtol=1e-12)
+
+
+def test_the_walk_is_the_walk_forward_over_a_long_closure(panel, base) -> None:
+    traded = np.abs(np.diff(base.exposures[:, 0], axis=0)).sum(axis=-1)
+    closed = with_closure(panel, base.dates[100 + int(traded[99:].argmax())])  # closed before the busiest session
+    w = run_tracks(closed, [Track(name=n, config=c) for n, c in CONFIGS.items()])
+    np.testing.assert_array_equal(w.equity.to_numpy(), S.base_walk(closed, CONFIGS).equity)
+    assert (w.equity.to_numpy()[-1] != base.equity[-1]).any()
 
 
 def test_going_on_from_a_start_is_the_walk_itself(base) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from books import CAPPED, FAST, Live, small_panel, without
+from books import CAPPED, FAST, Live, small_panel, with_closure, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,14 +108,7 @@ def test_parity_over_a_long_closure() -> None:
     """On the first session after a fortnight without bars both hold."""
     w = walk_forward(PANEL, {"x": FAST})
     at = 5 + int((w.turnover["x"].to_numpy()[5:] > 0.0).argmax())
-    cut = w.dates[at]
-    days = PANEL.dates + pd.to_timedelta(np.where(PANEL.dates >= cut, 14, 0), unit="D")
-
-    def moved(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.set_axis(pd.DatetimeIndex(days, name=frame.index.name), axis=0)
-
-    closed = replace(PANEL, returns=moved(PANEL.returns), targets={k: moved(v) for k, v in PANEL.targets.items()},
-                     regime=None if PANEL.regime is None else moved(PANEL.regime))
+    closed = with_closure(PANEL, w.dates[at])
     assert parity(closed, FAST, at + 5) <= 1e-12
     after = walk_forward(closed, {"x": FAST})
     assert w.turnover["x"].iloc[at] > 0.0 and after.turnover["x"].iloc[at] == pytest.approx(0.0, abs=1e-12)

@@ -17,6 +17,7 @@ from ..base_weights import BaseWeights
 from ..config import PILConfig
 from ..estimate import CovarianceSet, EstimateSettings, Estimates, Estimator, History, estimate, precompute
 from ..market import Market
+from ..reading import is_stale
 from .panel import Panel
 from .panel_arrays import CarryCosts, holding_cost, panel_arrays
 from .walk_forward import first_session, take
@@ -198,7 +199,8 @@ def inputs_at(w: Walk, t: int) -> StepInputs:
         equity=w.equity, flow=np.zeros(len(w.configs)), exposures_now=w.held, roles=g.roles, capacity=g.capacity,
         days=g.days[t], regime_label=label, regime_confidence=confidence, clusters=g.market.clusters,
         half_spread=g.half_spread[row], fee=g.fee[row], impact=w.impact, adv=g.market.adv,
-        assumed_impact=g.market.assumed_impact, primary=g.market.primary, multiple=g.market.multiple, fixed_tier=True, quiet=True)
+        assumed_impact=g.market.assumed_impact, primary=g.market.primary, multiple=g.market.multiple, fixed_tier=True, quiet=True,
+        stale=is_stale(g.dates, row, g.dates[t]))
 
 
 def settle(target: Floats, x: StepInputs, equity: Floats, returns: Floats, funded: Bools,
