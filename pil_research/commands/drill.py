@@ -42,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     counts = {k: n for k in KINDS if (n := getattr(args, k)) is not None}
     if args.only is not None:
-        counts = {k: counts.get(k) if k == args.only else 0 for k in KINDS}
-        counts = {k: n for k, n in counts.items() if n is not None}
+        counts = {k: n for k, n in counts.items() if k == args.only} | {k: 0 for k in KINDS if k != args.only}
     if all(counts.get(k) == 0 for k in KINDS):
         raise InputError("every count is 0, which leaves nothing to do; give one of at least 1", code="BAD_COUNT", field="counts",
                          value=0)

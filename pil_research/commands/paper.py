@@ -160,9 +160,8 @@ class Metrics:
         self._fills = client.Counter("fills", "by outcome", ["outcome"], **made)
         try:
             client.start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        except (OSError, OverflowError) as e:
-            said = getattr(e, "strerror", None) or e
-            raise _bad(f"port {port} cannot be used ({said}); choose another", "metrics", port, "a free port") from e
+        except OSError as e:
+            raise _bad(f"port {port} cannot be used ({e.strerror}); choose another", "metrics", port, "a free port") from e
 
     def see(self, line: dict[str, Any]) -> None:
         """Count one line."""

@@ -32,6 +32,12 @@ def _refuse(where: ArrayLike, code: str, text: str) -> None:
                          limit="usable covariance")
 
 # %% ../../nbs/03a_psd.ipynb #a1d0e004
+def _even(c: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exactly symmetric, with the bits of every pair that already was."""
+    mirror = c.swapaxes(-1, -2)
+    return np.where(c == mirror, c, 0.5 * (c + mirror))
+
+
 def _usable(cov: ArrayLike) -> NDArray[np.float64]:
     """`cov` (..., K, K), exactly symmetric, with zero rows for zero variances."""
     c = _square(cov, "cov")
@@ -46,13 +52,11 @@ def _usable(cov: ArrayLike) -> NDArray[np.float64]:
             "must have no negative variance on its diagonal, got one; look at the estimate, a repair keeps the diagonal")
     sd = np.sqrt(np.where(empty, 0.0, variance))
     unit = np.where(sd > 0.0, sd, sd.max(axis=1, keepdims=True))
-    mirror = flat.swapaxes(1, 2)
-    apart = np.abs(flat - mirror) > _SYMMETRY * unit[:, :, None] * unit[:, None, :]  # never true of NaN
+    apart = np.abs(flat - flat.swapaxes(1, 2)) > _SYMMETRY * unit[:, :, None] * unit[:, None, :]  # never true of NaN
     _refuse(apart.any(axis=(1, 2)), "NOT_SYMMETRIC",
             "must be symmetric, got entries that differ across the diagonal; pass (cov + cov.T) / 2")
     still = (variance == 0.0)[:, :, None] | (variance == 0.0)[:, None, :]
-    even = np.where(flat == mirror, flat, 0.5 * (flat + mirror))
-    return np.where(still & ~unknown, 0.0, even).reshape(c.shape)
+    return np.where(still & ~unknown, 0.0, _even(flat)).reshape(c.shape)
 
 # %% ../../nbs/03a_psd.ipynb #b904f7e9
 _TOLERANCE = 1e-12  # of a correlation eigenvalue; rounding noise lies below
@@ -137,8 +141,7 @@ def repair_psd(cov: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]
     SPEC section 3 (covariance). Jaeckel (2002), spectral decomposition with rescaling.
     """
     out, size = _repair(_usable(cov))
-    mirror = out.swapaxes(-1, -2)
-    return np.where(out == mirror, out, 0.5 * (out + mirror)), size
+    return _even(out), size
 
 
 def nearest_psd(cov: ArrayLike) -> NDArray[np.float64]:

@@ -44,6 +44,11 @@ def _date(text: pd.Timestamp | str, field: str) -> pd.Timestamp:
                          value=str(text), limit="YYYY-MM-DD") from error
 
 
+def _no_calendar(name: object) -> ConfigError:
+    return ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
+                       field="calendar", value=str(name), limit="exchange_calendars.get_calendar_names()")
+
+
 @functools.lru_cache(maxsize=8)
 def _hours(name: str, first: str, last: str) -> _Hours:
     """The hours of an exchange between two dates, cut to what the library knows."""
@@ -51,8 +56,7 @@ def _hours(name: str, first: str, last: str) -> _Hours:
 
     known = exchange_calendars.get_calendar_names()
     if name not in known:
-        raise ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
-                          field="calendar", value=name, limit="exchange_calendars.get_calendar_names()")
+        raise _no_calendar(name)
     a, b = _date(first, "first"), _date(last, "last")
     if not a < b:
         raise InputError(f"first must be before last, got {first} and {last}", code="BAD_TIME", field="first", value=first,
@@ -230,8 +234,7 @@ def _neighbour(self: _Sessions, day: pd.Timestamp, side: str, step: int) -> pd.T
 def _checked(name: str, config: ScheduleConfig | None) -> ScheduleConfig:
     """The schedule to use; refuses a calendar that is no name and a configuration that is no schedule."""
     if not isinstance(name, str):
-        raise ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
-                          field="calendar", value=str(name), limit="exchange_calendars.get_calendar_names()")
+        raise _no_calendar(name)
     if config is not None and not isinstance(config, ScheduleConfig):
         raise ConfigError(f"config must be the schedule section, got {type(config).__name__}; pass config.schedule",
                           code="CONFIG_TYPE", field="config", value=type(config).__name__, limit="ScheduleConfig")

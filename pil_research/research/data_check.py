@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .page import caption_html, facts_html, page_html, section_html, text
+from .page import facts_html, frame_html, page_html, section_html, text
 from .panel_files import Defect
 from .panel_source import PanelSource, panel_source
 from .report import source_hash
@@ -178,8 +178,7 @@ def _cells(values: Sequence[object]) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> str:
     head = "".join(f'<th scope="col" class="left">{text(h)}</th>' for h in heads)
     body = "".join(f'<tr>{_cells(r)}</tr>' for r in rows)
-    return (f'<div class="scroll"><table class="wide">{caption_html(caption)}<thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>")
+    return frame_html(caption, head, body)
 
 
 def rule_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:

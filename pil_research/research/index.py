@@ -18,7 +18,7 @@ from .. import __version__
 from ..approval import TIME, open_approval
 from .data_check import PAGE, data_check_html, logged_warnings, matching_record, rule_table
 from .changes import moved_checks, what_differs
-from .page import SIGNS, caption_html, number, page_html, section_html, text, verdict_html
+from .page import SIGNS, frame_html, number, page_html, section_html, text, verdict_html
 from .report import SCHEMA as RUN_SCHEMA, damage_of, newest_runs, read_runs
 from .templates import TEMPLATES
 from .validation_chapter import chapter_html, pillar_rows
@@ -110,8 +110,7 @@ def _absent_row(report: str) -> str:
 def _runs_table(rows: Sequence[str], caption: str) -> str:
     head = "".join(f'<th scope="col" class="left">{h}</th>' for h in _HEADS)
     body = "".join(rows).replace("<td", '<td style="vertical-align:top"').replace("<th", '<th style="vertical-align:top"')
-    return (f'<div class="scroll"><table class="wide">{caption_html(caption)}<thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>")
+    return frame_html(caption, head, body)
 
 # %% ../../nbs/59e_index.ipynb #af113e3d
 def _moved_section(moved: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> str:
@@ -131,9 +130,8 @@ def _moved_section(moved: pd.DataFrame, found: Sequence[Mapping[str, Any]]) -> s
         ("Check", ' class="left"'), ("Before", ""), ("Now", ""), ("Change", ""), ("Status", ' class="left"'),
         ("What differs between the two runs", ' class="left"')))
     more = f"<p>{len(moved) - 40} more in index.json.</p>" if len(moved) > 40 else ""
-    table = (f'<table class="wide">{caption_html("Checks that differ between the two newest runs of a report.")}'
-             f'<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
-    return section_html("What moved since the run before", f'<div class="scroll">{table}</div>{more}')
+    table = frame_html("Checks that differ between the two newest runs of a report.", head, "".join(rows))
+    return section_html("What moved since the run before", table + more)
 
 # %% ../../nbs/59e_index.ipynb #d4c1a7e1
 Checked = tuple[dict[str, Any], dict[str, list[str]], list[str]]

@@ -17,8 +17,8 @@ from ..types import InvariantError
 
 # %% auto #0
 __all__ = ['MINUS', 'Form', 'PANEL_FACTS', 'SIGNS', 'COLOURS', 'LAYOUT', 'PARTS', 'PRINT', 'LIMIT_BYTES', 'text', 'relation',
-           'number', 'caption_html', 'facts_html', 'table_html', 'figure_html', 'section_html', 'data_section_html',
-           'verdict_html', 'page_html', 'check_page']
+           'number', 'caption_html', 'frame_html', 'facts_html', 'table_html', 'figure_html', 'section_html',
+           'data_section_html', 'verdict_html', 'page_html', 'check_page']
 
 # %% ../../nbs/58a_page.ipynb #d11bff67
 MINUS = re.compile(r"(?<![\w./=\\-])-(?=\.?\d)")  # before a number, not within a word, a date or a path
@@ -56,6 +56,12 @@ def caption_html(caption: object) -> str:
     return f"<caption><span>{text(caption)}</span></caption>"
 
 
+def frame_html(caption: object, head: str, body: str, css: str = "wide") -> str:
+    """A table of ready cells (`head`) and rows (`body`) under its caption; one that is wider than the screen scrolls."""
+    return (f'<div class="scroll"><table class="{css}">{caption_html(caption)}<thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>")
+
+
 def facts_html(facts: Mapping[str, object]) -> str:
     """A two-column list of facts, name and value."""
     rows = "".join(f'<tr><th scope="row">{text(k)}</th><td class="left">{text(v)}</td></tr>' for k, v in facts.items())
@@ -90,8 +96,7 @@ def table_html(frame: pd.DataFrame, columns: Mapping[str, tuple[str, Form]], *, 
                         for key, (_, form) in columns.items())
         mark = ' class="strong"' if str(name) in strong else ""
         rows.append(f'<tr{mark}><th scope="row">{text(name)}</th>{cells}</tr>')
-    return (f'<div class="scroll"><table class="{css}">{caption_html(caption)}<thead><tr>'
-            f'<th scope="col">{text(corner)}</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
+    return frame_html(caption, f'<th scope="col">{text(corner)}</th>{head}', "".join(rows), css)
 
 # %% ../../nbs/58a_page.ipynb #5d657fd1
 _BOX_WIDTH = re.compile(r'viewBox="\S+ \S+ ([\d.]+) ')

@@ -21,6 +21,7 @@ from ..live.archive import Reader, whole_decision
 from ..live.journal import Row
 from ..live.payload import parse
 from ..live.store import StateStore
+from ..passport import SYMBOL_STEPS
 from .legacy import LegacyAccount, LegacyHistory, LegacyTrack, run_legacy
 from .panel import Panel
 from .panel_files import Defect, read_table
@@ -49,8 +50,7 @@ def decision_facts(d: Decision) -> dict[str, float]:
            "throttle": d.haircuts.get("throttle", np.nan), "traded": 0.5 * float(d.trades.abs().sum()),
            "skipped_band": np.nan, "skipped_cost": np.nan, "missed": 0.0, "held": 0.0, "refused": 0.0}
     if d.passport is not None:
-        path = pd.DataFrame(d.passport.symbol_path().T[:, -9:], columns=["kelly", "risk level", "band", "gate", "held limit",
-                                                                         "restriction", "caps again", "lot", "repair"])
+        path = pd.DataFrame(d.passport.symbol_path().T, columns=list(SYMBOL_STEPS))
         wanted = (path["kelly"] - path["risk level"]).abs() > 1e-10
         passed = (path["band"] - path["risk level"]).abs() > 1e-10
         out["skipped_band"] = float((wanted & ~passed).sum())

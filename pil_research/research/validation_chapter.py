@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..config import PILConfig, config_table
-from .page import caption_html, number, section_html, text
+from .page import frame_html, number, section_html, text
 from .verdict import Verdict, coded_html
 
 Runs = Mapping[str, Mapping[str, Any]]
@@ -238,8 +238,7 @@ def _sign_off() -> str:
     rows = "".join(f'<tr style="height:46px"><th scope="row">{text(s)}</th>{4 * "<td></td>"}</tr>' for s in SIGNERS)
     titles = ("Role", "Name", "Finding and conditions", "Date", "Signature")
     head = "".join(f'<th scope="col" class="left">{h}</th>' for h in titles)
-    return (f'<div class="scroll"><table class="wide">{caption_html("Sign-off. Developer and validator must be two people.")}'
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
+    return frame_html("Sign-off. Developer and validator must be two people.", head, rows)
 
 
 def _evidence_table(rows: Sequence[Row]) -> str:
@@ -251,8 +250,7 @@ def _evidence_table(rows: Sequence[Row]) -> str:
         cells.append(f'<tr><th scope="row"{_TOP}>{pillar}</th>'
                      f'<td class="left"{_TOP}>{text(r.what)}</td><td class="long"{_TOP}>{finding}</td></tr>')
     head = "".join(f'<th scope="col" class="left">{h}</th>' for h in ("Pillar", "Evidence", "Finding"))
-    return (f'<div class="scroll"><table class="wide">{caption_html("Read from the newest run of each report.")}'
-            f'<thead><tr>{head}</tr></thead><tbody>{"".join(cells)}</tbody></table></div>')
+    return frame_html("Read from the newest run of each report.", head, "".join(cells))
 
 
 def chapter_html(verdict: Verdict, latest: Runs, approval: str = "none") -> str:

@@ -18,7 +18,7 @@ from .. import __version__
 from ..approval import HRP_GATES, TIME, action_of
 from ..config import PILConfig
 from .gates import EVIDENCE, WORDS, Gate, gate_rows, gates_of
-from .page import SIGNS, caption_html, number, text
+from .page import SIGNS, frame_html, number, text
 from .report import damage_of, newest_runs, read_runs
 from .templates import TEMPLATES, load_profile
 from .trials import TrialLedger, default_ledger
@@ -115,8 +115,7 @@ def verdict_table_html(verdict: Verdict, caption: str = "") -> str:
         ("Gate", ' class="left"'), ("Status", ' class="left"'), ("Value", ""), ("Limit", ""), ("Source", ' class="left"'),
         ("Decided by", ' class="left"')))
     caption = caption or f"{verdict.word}, action {verdict.action}: {verdict.headline}"
-    return (f'<div class="scroll"><table class="wide">{caption_html(caption)}<thead><tr>{head}</tr></thead>'
-            f'<tbody>{"".join(rows)}</tbody></table></div>')
+    return frame_html(caption, head, "".join(rows))
 
 # %% ../../nbs/57_verdict.ipynb #425c8b16
 def _problems(root: Path, latest: Mapping[str, Mapping[str, Any]]) -> list[str]:
