@@ -48,7 +48,7 @@ def _no_calendar(name: object) -> ConfigError:
     return ConfigError(f"calendar must be a name of exchange_calendars such as 'XNYS', got {name!r}", code="BAD_CALENDAR",
                        field="calendar", value=str(name), limit="exchange_calendars.get_calendar_names()")
 
-
+# %% ../../nbs/31_calendar.ipynb #hourscut2
 @functools.lru_cache(maxsize=8)
 def _hours(name: str, first: str, last: str) -> _Hours:
     """The hours of an exchange between two dates, cut to what the library knows."""
