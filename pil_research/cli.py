@@ -102,7 +102,7 @@ PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synt
 def _report(args: argparse.Namespace) -> int:
     given = {k: v for k in PARAMETERS if (v := getattr(args, k)) is not None}
     args.report = {"overfit": "overfitting"}.get(args.report, args.report)
-    return _run(args, given)
+    return _run_all(args, given) if args.report == "all" else _run(args, given)
 
 
 def _settings(pairs: Sequence[str] | None) -> dict[str, str]:
@@ -139,6 +139,25 @@ def _result_text(envelope: dict[str, Any]) -> str:
 def _alone(shown: str) -> str:
     """One gate is not the verdict: its action is said to be its own."""
     return shown.replace("; action: ", "; on the ladder alone: ")
+
+# %% ../nbs/60_cli.ipynb #allreps2
+def _run_all(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    """Every report, then the index; with ``--gate`` the code of the worst."""
+    from pil_research.research.index import build_index
+    from pil_research.research.report import newest_runs, read_runs
+    from pil_research.research.validate import validate
+    from pil_research.research.verdict import STATUS_CODES
+    from pil_research.types import InputError
+
+    if args.set:
+        raise InputError("--set is for one report, not for all; name the report, or write a profile", code="BAD_PARAMETER",
+                         field="set", value=args.set[0])
+    outcomes = validate(args.runs, profile=args.profile, given=given, say=complain)
+    say("", *(f"{o.report}: {o.headline}" for o in outcomes), f"index: {build_index(args.runs)}")
+    latest = newest_runs(read_runs(args.runs))
+    codes = {2 if o.state == "failed" else STATUS_CODES[latest[o.report]["verdict"]["status"]] for o in outcomes}
+    worst = next((code for code in (2, 1, 3) if code in codes), 0)
+    return worst if args.gate or worst == 2 else 0
 
 # %% ../nbs/60_cli.ipynb #d55b62ca
 def _demo(args: argparse.Namespace) -> int:
@@ -213,28 +232,16 @@ def _need_runs(folder: str) -> None:
         raise InputError(f"there is no folder of runs at {folder}; `pil validate` makes one", code="NO_RUNS", field="runs",
                          value=folder)
 
-# %% ../nbs/60_cli.ipynb #64c3baa3
-def _config(args: argparse.Namespace) -> int:
-    from pil_research.config import PILConfig
-
-    config = PILConfig.load(args.file) if args.file else PILConfig()
-    if args.action == "show":
-        say(config.to_toml().rstrip())
-    else:
-        say(f"{Path(args.file).name if args.file else 'defaults'}: valid, {config.fingerprint()}")
-    return 0
-
 # %% ../nbs/60_cli.ipynb #b500171c
 def _book(args: argparse.Namespace) -> int:
     import json
 
     from pil_research.research.ladder_inputs import load_config, load_data
-    from pil_research.research.templates import check_date
-    from pil_research.research.todays_book import book_text, last_session_book, read_state
+    from pil_research.research.todays_book import book_text, last_session_book, read_state, session_of
 
-    check_date("asof", args.asof or "")
+    asof = session_of(args.asof) if args.asof else None
     state, config = read_state(args.state) if args.state else None, load_config(args.config or "")
-    panel = load_data({"data": args.data, "start": args.start, "end": args.asof})
+    panel = load_data({"data": args.data, "start": args.start, "end": asof})
     decision, after = last_session_book(panel, config, state=state, equity=args.equity)
     if args.save_state:
         Path(args.save_state).write_text(json.dumps(after.to_dict(), sort_keys=True, allow_nan=False), encoding="utf-8")
@@ -296,10 +303,6 @@ def build_parser() -> Parser:
     _validate_options(validate)
     _verdict_options(_command(commands, "verdict", _verdict, "gates and action of a folder of runs, as exit code too"))
     _folder_options(_command(commands, "index", _index, "rebuild the index of all runs"))
-    config = _command(commands, "config", _config, "show or check a configuration")
-    config.add_argument("action", choices=["show", "check"])
-    config.add_argument("file", nargs="?", help="TOML file (default: the defaults)")
-    config.add_argument("--resolved", action="store_true", help="every key with its value, as show always prints")
     _book_options(_command(commands, "book", _book, "target book of a panel's last session"))
     doctor = _command(commands, "doctor", _doctor, "versions, BLAS, threads, optional packages, data; leaks in sleeves")
     doctor.add_argument("--leaks", metavar="DIR", help="look for sleeves that know the future, in a panel folder")
@@ -335,7 +338,7 @@ def _gate_option(parser: argparse.ArgumentParser) -> None:
 # %% ../nbs/60_cli.ipynb #7c0e6645
 def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("report", help="ladder, overfitting (or overfit), stress, sensitivity, guards, shadow, explain, "
-                        "oracle or sleeves")
+                        "oracle or sleeves; or all")
     parser.add_argument("--profile", default="full", help="parameters from reports/params (default: full)")
     for name, text in PARAMETERS.items():
         parser.add_argument(f"--{name}", type=int if name in ("seed", "draws") else str, help=text)
@@ -359,7 +362,8 @@ def _verdict_options(parser: argparse.ArgumentParser) -> None:
 def _book_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="default", help=PARAMETERS["data"])
     parser.add_argument("--start", default="2015-01-01", help="first date of the data (default: 2015-01-01)")
-    parser.add_argument("--asof", metavar="DATE", help="the last session to know of, 2020-01-31 (default: the last of the data)")
+    parser.add_argument("--asof", metavar="DATE", help="the session, 2020-01-31, decided on the bars before it, or a time "
+                        "with its offset, whose day in New York it is (default: the last of the data)")
     parser.add_argument("--config", help=PARAMETERS["config"])
     parser.add_argument("--equity", type=between(0, above=True), default=5e6, help="account equity (default: 5,000,000)")
     parser.add_argument("--state", help="state file of an earlier decision")

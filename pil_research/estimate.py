@@ -473,6 +473,7 @@ def skill_z(est: Estimator, row: int) -> Floats:
     if 0 <= row - first < len(known):
         return np.asarray(known[row - first])
     z, _ = skill_scores(est.rows("ic"), [row + 1], step=step, half_life=half_life, window=window, min_steps=min_steps)
+    est._skill = (row, z)
     return np.asarray(z[0])
 
 # %% ../nbs/09_estimate.ipynb #a142cead
@@ -521,9 +522,10 @@ def estimate(est: Estimator, row: int) -> Estimates:
     -----
     Source: SPEC section 3.
     """
-    h, vol, (first, live) = est.history, est.rows("vol")[row], est._live
-    if not 0 <= row - first < len(live.reason):
-        first, live = row, _observe(est, row, row + 1)
+    h, vol = est.history, est.rows("vol")[row]
+    if not 0 <= row - est._live[0] < len(est._live[1].reason):
+        est._live = (row, _observe(est, row, row + 1))
+    first, live = est._live
     return Estimates(row=row, date=h.dates[row], unit=h.unit[row], flat=h.flat[row], known=h.known[row],
                      observed=live.observed[row - first], reason=live.reason[row - first], vol=vol,
                      scale=np.where(np.isfinite(vol), est.rows("scale")[row], 0.0), n_obs=est.rows("n_obs")[row],

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -48,6 +49,25 @@ def test_config_show_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert cli.main(["config", "check", str(tmp_path / "none.toml")]) == 2
 
 
+def test_config_show_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "desk.toml"
+    file.write_text("# of the desk\nvol_target.target = 0.08\n[caps]\nname = 0.15\n[sizing]\nkelly = 0.25\n"
+                    "[schedule]\nslots = ['15:30']\n")
+    assert PILConfig().to_dict()["caps"]["name"] == 0.15, "a key that repeats its default is the file's all the same"
+    assert cli.main(["config", "show", str(file), "--resolved"]) == 0
+    out = capsys.readouterr().out
+    lines, loaded = out.splitlines(), PILConfig.load(file)
+    assert tomllib.loads(out) == tomllib.loads(loaded.to_toml()), "what is printed is that configuration"
+    assert [x for x in lines if "desk.toml" in x] == [
+        "target = 0.08  # desk.toml, default 0.1", "name = 0.15  # desk.toml", "kelly = 0.25  # desk.toml, default 0.5",
+        'slots = ["15:30"]  # desk.toml, default ["09:35", "12:00", "14:00", "15:30"]']
+    assert sum(x.endswith("  # default") for x in lines) == sum(map(len, loaded.to_dict().values())) - 4
+    assert cli.main(["config", "show", "--resolved"]) == 0 and capsys.readouterr().out.count("# default") == len(
+        [x for x in PILConfig().to_toml().splitlines() if " = " in x])
+    file.write_text("[caps]\nnames = 0.2\n")
+    assert cli.main(["config", "show", str(file), "--resolved"]) == 2 and "caps.names" in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback_and_keeps_the_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for argv in (["--debug", "config", "check", str(tmp_path / "x")], ["config", "check", str(tmp_path / "x"), "--debug"]):
         assert cli.main(argv) == 2
@@ -76,6 +96,8 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     ("report overfit --data nowhere --out r", "NO_SUCH_PATH: data names nowhere", "correct the path"),
     ("validate --data nowhere --out r", 'NO_FOLDER: data must be "default", "synthetic"', "see pil validate --help"),
     ("book --data synthetic --asof 2020", "asof must be a date, got '2020'", "year-month-day"),
+    ("book --data synthetic --asof 2020-01-31T15:30", "asof must be a date or a time with its offset", "2020-01-31T15:30-05:00"),
+    ("book --data synthetic --asof 2020-01-31T9", "asof must be a date or a time with its offset", "2020-01-31T15:30-05:00"),
     ("report ladder --set drws=10 --runs r", "UNKNOWN_PARAMETER: unknown parameter 'drws' of report ladder",
      "did you mean draws? known: "),
     ("demo --jobs two", "USAGE: argument --jobs: invalid int value: 'two'", "`pil demo --help`"),
@@ -232,6 +254,39 @@ def test_gate_turns_a_reports_verdict_into_the_exit_code(monkeypatch: pytest.Mon
         assert cli.main(words) == 0 and cli.main([*words, "--gate"]) == code
 
 
+@pytest.mark.parametrize(("statuses", "gate"), [
+    (("pass", "pass"), 0), (("pass", "inconclusive"), 3), (("inconclusive", "fail"), 1), (("fail", "error"), 2)])
+def test_report_all_runs_them_all_and_judges_nothing(statuses: tuple[str, str], gate: int, monkeypatch: pytest.MonkeyPatch,
+                                                     tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pil_research.research import validate
+
+    asked: list[dict[str, object]] = []
+    names = ("stress", "sensitivity")
+    for name, status in zip(names, statuses, strict=True):
+        fake_run(tmp_path, name, status=status)
+
+    def done(runs: str, **settings: object) -> list[validate.Outcome]:
+        asked.append(settings)
+        return [validate.Outcome(report=name, state="done", seconds=0.0, headline=f"{name} said") for name in names]
+    monkeypatch.setattr(validate, "validate", done)
+    words = ["report", "all", "--runs", str(tmp_path), "--data", "synthetic", "--seed", "3", "--profile", "smoke"]
+    assert cli.main(words) == (2 if gate == 2 else 0) and cli.main([*words, "--gate"]) == gate
+    assert asked[0]["given"] == {"data": "synthetic", "seed": 3} and asked[0]["profile"] == "smoke"
+    out = capsys.readouterr().out
+    assert "stress: stress said\n" in out and f"index: {tmp_path / 'index.html'}" in out and (tmp_path / "index.html").is_file()
+    assert not (tmp_path / "approval.json").exists() and "action" not in out
+    assert cli.main([*words, "--set", "draws=5"]) == 2 and "name the report" in capsys.readouterr().err
+
+
+def test_report_all_hands_every_parameter_on_as_it_is() -> None:
+    from pil_research.research.validate import plan_job
+
+    given = {"data": "synthetic", "markets": "all", "start": "2001-02-03", "seed": 3, "config": "desk.toml"}
+    job = plan_job("ladder", "smoke", given, "runs")
+    assert {k: job.params[k] for k in ("data", "markets", "start", "seed")} == {k: v for k, v in given.items() if k != "config"}
+    assert job.params["config"] == str(Path("desk.toml").resolve()) and "start=2001-02-03" in job.command
+
+
 @pytest.fixture
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """`pil validate` finds every report done; what it was asked for is kept."""
@@ -372,10 +427,11 @@ def test_other_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     passing_runs(tmp_path)
     assert cli.main(["index", str(tmp_path)]) == cli.main(["index", "--out", str(tmp_path)]) == 0
     capsys.readouterr()
-    assert cli.main(["config", "show"]) == 0 and (plain := capsys.readouterr().out)
-    assert cli.main(["config", "show", "--resolved"]) == 0 and capsys.readouterr().out == plain
-    assert cli.main(["book", "--data", "synthetic", "--asof", "2017-06-30", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["session"] <= "2017-06-30T24"
+    books = []
+    for asof in ("2017-06-30", "2017-06-30T15:30-04:00", "2017-07-01T01:00+02:00"):  # one day in New York
+        assert cli.main(["book", "--data", "synthetic", "--asof", asof, "--json"]) == 0
+        books.append(capsys.readouterr().out)
+    assert json.loads(books[0])["session"][:10] == "2017-06-30" and books[1] == books[2] == books[0]
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])
     assert stop.value.code == 0 and re.fullmatch(r"pil_research \d+\.\d+\.\d+", capsys.readouterr().out.strip())

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 
 from ..config import PILConfig
 from ..integrator import PortfolioIntegrator
 from .panel import Panel
+from .templates import check_date
 from .walk_forward import snapshot_at
-from ..types import BookState, Decision, Snapshot, StateError
+from ..types import BookState, Decision, InputError, Snapshot, StateError
 
 # %% auto #0
-__all__ = ['last_session_book', 'panel_snapshot', 'read_state', 'book_text']
+__all__ = ['last_session_book', 'panel_snapshot', 'session_of', 'read_state', 'book_text']
 
 # %% ../../nbs/60b_todays_book.ipynb #6728dce2
 def last_session_book(panel: Panel, config: PILConfig, *, state: BookState | None = None,
@@ -43,6 +46,21 @@ def panel_snapshot(panel: Panel, equity: float) -> Snapshot:
     """What the last session of a panel looked like at 15:30 New York: a `Snapshot` without positions."""
     now = snapshot_at(panel, panel.dates[-1], equity=equity, positions=pd.Series(dtype=float))
     return replace(now, prices=None if panel.prices is None else panel.prices.iloc[-2])
+
+# %% ../../nbs/60b_todays_book.ipynb #asofday2
+def session_of(asof: str) -> str:
+    """The session ``2020-01-31`` of a date, or of a time such as ``2020-01-31T15:30-05:00``; InputError for anything else."""
+    if "T" not in asof:
+        check_date("asof", asof)
+        return asof
+    try:
+        at = datetime.fromisoformat(asof)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise InputError(f"asof must be a date or a time with its offset, got {asof!r}; write 2020-01-31T15:30-05:00",
+                         code="BAD_PARAMETER", field="asof", value=asof)
+    return at.astimezone(ZoneInfo("America/New_York")).date().isoformat()
 
 # %% ../../nbs/60b_todays_book.ipynb #090f8ec1
 def read_state(path: str | Path) -> BookState:

@@ -35,6 +35,7 @@ __all__ = ['ORDER', 'Outcome', 'Job', 'plan_job', 'Expected', 'can_reuse', 'vali
 ORDER = ("overfitting", "sensitivity", "stress", "guards", "sleeves", "ladder", "shadow", "explain", "oracle")  # longest first
 _RUNTIME = ("run_id", "out_dir", "ledger")
 _DATA_KEYS = ("data", "markets", "start", "end", "seed")
+_FILES = ("data", "config")  # a report's process looks for them from where this one stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def _absolute(value: Any) -> Any:
 def plan_job(report: str, profile: str, given: Mapping[str, Any], runs: str | Path) -> Job:
     """The job of a report; InputError when the template, the profile or a parameter does not exist."""
     known = template_defaults(template_path(report))
-    own = {k: _absolute(v) for k, v in given.items() if k in known and v not in (None, "")}
+    own = {k: _absolute(v) if k in _FILES else v for k, v in given.items() if k in known and v not in (None, "")}
     params = check_parameters(report, {**load_profile(report, profile), **own})
     options = [word for k, v in own.items() for word in ("--set", f"{k}={v}")]
     command = (sys.executable, "-m", "pil_research", "report", report, "--profile", profile, "--runs", str(runs), *options)
@@ -202,7 +203,7 @@ def validate(runs: str | Path = "runs", *, profile: str = "full", given: Mapping
     profile : str
         ``smoke`` or ``full``: the parameters in reports/params.
     given : mapping, optional
-        ``data`` and ``config`` for every report that knows them; `data` as in `prepare_data`.
+        Parameters such as ``data`` and ``config`` for every report that knows them; `data` as in `prepare_data`.
     jobs : int
         Processes at a time.
     say : callable
