@@ -124,7 +124,8 @@ def check_stored(state: BookState) -> None:
     told = isinstance(month, (tuple, list)) and len(month) == 2 and isinstance(month[0], str) and isinstance(
         month[1], (tuple, list)) and all(
         isinstance(n, int) and not isinstance(n, bool) and n >= -1 for n in month[1])
-    dated = not state.last_session or _is_date(state.last_session)
+    dates = (state.last_session, state.values.get("allocated_on", "") if isinstance(state.values, Mapping) else "")
+    dated = all(not d or _is_date(d) for d in dates)
     if not (sorted_names and whole and told and dated and all(isinstance(t, str) for t in texts)
             and isinstance(state.last_decision, Mapping)):
         raise StateError("the stored state cannot be read (a name, counter, date or cluster that cannot be); restore the last "

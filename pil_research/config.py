@@ -74,8 +74,7 @@ def _is_choice(value: str, allowed: list[str]) -> bool:
 
 
 def _is_time(value: str) -> bool:
-    return len(value) == 5 and value[2] == ":" and value[:2].isdigit() and value[3:].isdigit() \
-        and int(value[:2]) < 24 and int(value[3:]) < 60
+    return re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value) is not None
 
 # %% ../nbs/01_config.ipynb #43c15fca
 def _check_value(where: str, value: Any, default: Any, legal: str) -> Any:
@@ -363,6 +362,9 @@ class _Tables:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from nested mappings, refusing keys that do not exist."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"a configuration must be tables of keys, got {values!r}", code="CONFIG_TYPE", field="config",
+                              value=values, limit="mapping")
         sections: dict[str, Any] = {name: _build_section(name, table) for name, table in values.items()}
         return cls(**sections)
 
@@ -418,6 +420,10 @@ class PILConfig(_Tables):
     gates: GatesConfig = GatesConfig()
 
     def __post_init__(self) -> None:
+        for name, kind in _SECTIONS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}; tables go through from_dict",
+                                  code="CONFIG_TYPE", field=name, value=getattr(self, name), limit=kind.__name__)
         if not self.kill_tiers.no_new < self.governor.flat_at:
             raise ConfigError("kill_tiers.no_new must be below governor.flat_at, got "
                               f"{self.kill_tiers.no_new} and {self.governor.flat_at}", code="CONFIG_CROSS",
@@ -429,11 +435,14 @@ class PILConfig(_Tables):
         try:
             with Path(path_toml).open("rb") as f:
                 return cls.from_dict(tomllib.load(f))
-        except tomllib.TOMLDecodeError as e:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ConfigError(f"{Path(path_toml).name} is not valid TOML: {e}", code="CONFIG_TOML", field="file") from e
         except FileNotFoundError as e:
             raise ConfigError(f"there is no configuration file {path_toml}; `pil config show` prints one to start from",
                               code="CONFIG_FILE", field="file", value=str(path_toml)) from e
+        except OSError as e:
+            raise ConfigError(f"{path_toml} cannot be read ({e.strerror}); give a TOML file", code="CONFIG_FILE", field="file",
+                              value=str(path_toml)) from e
 
 # %% ../nbs/01_config.ipynb #46ef89a9
 def known_key(section: str, key: str | None = None) -> None:

@@ -29,7 +29,7 @@ from .market import Cells, Market, complete_instruments
 from .passport import Passport
 from .reading import (ALIVE, LEAST_EQUITY, Names, current_targets, input_alarms, is_stale, killed_symbols,
                                   kills_in_force, observe_sleeves, promotion_days, read_exposures, read_quotes,
-                                  restriction_codes, watch_alarms)
+                                  restriction_codes, watch_alarms, week_of)
 from .stages.caps import cluster_symbols
 from .stages.ladder import VehicleRouter, capital_tier
 from .stages.turnover import RESTRICTIONS
@@ -73,7 +73,8 @@ class PortfolioIntegrator:
         self._clusters: tuple[str, tuple[int, ...]] = ("", ())
         self._next_clusters: tuple[str, tuple[int, ...]] = self._clusters
         self.vouched: Snapshot | None = None  # of the live session: checked already, and in nobody else's hands
-        self._seq, self._last_id, self._last_hash, self._last_session = 0, "", "", ""
+        self._seq, self._last_id, self._last_hash, self._last_session, self._allocated_on = 0, "", "", "", ""
+        self._answered: tuple[str, set[str]] = ("", set())  # ids decided in the last session
         self._last: Decision | None = None
         self._stored: Mapping[str, Any] = {}
         self._estimator: Estimator | None = None
@@ -110,6 +111,8 @@ class PortfolioIntegrator:
 def _state_of(self: PortfolioIntegrator, bare: bool = False) -> BookState:
     arrays = {} if self._arrays is None else state_values(self._arrays)
     values = {**arrays, "clusters": encode(self._clusters), "kills": encode(list(vars(self._kills).values()))}
+    if self.config.allocation.cadence == "weekly":
+        values["allocated_on"] = self._allocated_on
     slot = self._last.slot if self._last is not None else str(self._stored.get("slot", ""))
     last = {} if bare else self._last.to_dict() if self._last is not None else dict(self._stored)
     return BookState(schema=self.SCHEMA, seq=self._seq, config_fingerprint=self._fingerprint, sleeve_ids=self._ids,
@@ -128,13 +131,14 @@ def _restore(self: PortfolioIntegrator, state: BookState) -> None:
                          "an operator's consent", code="CONFIG_MISMATCH", field="state.config_fingerprint",
                          value=state.config_fingerprint, limit=self._fingerprint)
     self._ids, self._symbols = tuple(state.sleeve_ids), tuple(state.symbols)
-    if set(state.values) != {"clusters", "kills"} or state.symbols:  # else no step was made yet
+    if set(state.values) - {"allocated_on"} != {"clusters", "kills"} or state.symbols:  # else no step was made yet
         self._arrays = state_from(state.values, initial_state(1, len(self._ids), len(self._symbols), 1.0))
     month, clusters = state.values.get("clusters", ("", ()))
     self._clusters = self._next_clusters = (month, tuple(clusters))
     self._kills = stored_kills(state.values.get("kills"))
     self._seq, self._last_id, self._last_hash = state.seq, state.last_decision_id, state.last_input_hash
     self._last_session, self._stored = state.last_session, state.last_decision
+    self._allocated_on = str(state.values.get("allocated_on", ""))
 
 # %% ../nbs/21_integrator.ipynb #d89be5e9
 def decision_id(session: pd.Timestamp, slot: str, config_fingerprint: str) -> str:
@@ -169,13 +173,22 @@ def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Deci
     got, arrays = _gather(self, snapshot, history, absent, kills, trusted)
     if name == self._last_id:
         return _first_answer(self, got.hash)
+    if self._answered[0] == day and name in self._answered[1]:
+        raise InputError(f"slot {snapshot.slot} of {day} was decided, and another after it; keep its answer, or ask under a new "
+                         "slot", code="SLOT_ORDER", field="slot", value=snapshot.slot, limit="a slot not decided yet")
     decision, after = step(self._params, arrays, got.inputs)
     out = _label(self, snapshot, name, got, decision, history)
     self._ids, self._symbols, self._arrays = history.sleeve_ids, history.symbols, after
     self._seq, self._last_id, self._last_hash = self._seq + 1, name, got.hash
     self._last_session, self._last = day, out
     self._kills, self._clusters = kills, self._next_clusters
+    self._allocated_on = day if int(after.allocated_session[0]) == after.session else self._allocated_on
+    _remember(self, day, name)
     return out
+
+
+def _remember(self: PortfolioIntegrator, day: str, name: str) -> None:
+    self._answered = (day, {name, *(self._answered[1] if self._answered[0] == day else ())})
 
 
 def _alive(self: PortfolioIntegrator) -> list[str]:
@@ -214,6 +227,7 @@ def _flat_book(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills, erro
         self._arrays = replace(self._arrays, exposures=np.zeros_like(self._arrays.exposures), drawdown=low,
                                haircut=np.zeros_like(self._arrays.haircut))
     self._seq, self._last_id, self._last_hash, self._last, self._kills = self._seq + 1, name, "", out, kills
+    _remember(self, session.date().isoformat(), name)
     return out
 
 # %% ../nbs/21_integrator.ipynb #61a076c8
@@ -342,7 +356,7 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, now, equity, arrays, absent, frozen, kills)
     alarms = (*unknown, *blinds, *input_alarms(snapshot, history, est, market, row),
               *watch_alarms(snapshot, estimator, inputs, arrays, row, wanted))
-    return _Gathered(market, inputs, alarms, _input_hash(self, snapshot, history, inputs, row)), arrays
+    return _Gathered(market, inputs, alarms, _input_hash(self, snapshot, history, market, inputs, row)), arrays
 
 # %% ../nbs/21_integrator.ipynb #17e7007c
 def _vehicle_book(self: PortfolioIntegrator, snapshot: Snapshot, market: Market, tier: int) -> VehicleBook:
@@ -388,14 +402,13 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
     killed_sleeves = np.array([i in kills.sleeves for i in history.sleeve_ids], dtype=bool) if kills.sleeves else None
     names = _names_of(self, market.symbols)
     gains = [names.values(s.expected_gain) for s in sleeves if s.expected_gain is not None]
-    gains = [np.where(np.isfinite(g), g, np.nan) for g in gains]  # no number is no gain
     session, codes = _session_number(self, arrays, history, snapshot, new_session), restriction_codes(snapshot, market, frozen)
     stale = is_stale(history.dates, est.row, snapshot.session.to_numpy())
     moving = new_session and not (absent or stale)
     lot, no_vehicle = _vehicle_terms(self, snapshot, market, equity, arrays, codes, session if moving else -1)
     return StepInputs(
         session=session, new_session=new_session,
-        allocate=np.array([_allocates(self.config, snapshot, arrays, self._last_session)]), estimates=est,
+        allocate=np.array([_allocates(self.config, snapshot, arrays, self._allocated_on)]), estimates=est,
         observed=observe_sleeves(sleeves, est, given, snapshot, absent, arrays.sleeve_state[0]),
         bases=lambda a: bases.at(est.row, a),
         equity=np.array([equity]), flow=np.array([float(snapshot.flows)]), exposures_now=now[None],
@@ -409,9 +422,15 @@ def _inputs(self: PortfolioIntegrator, snapshot: Snapshot, history: History, est
         restrictions=codes, primary=market.primary, multiple=market.multiple,
         lot=lot, no_vehicle=no_vehicle, sleeves_absent=absent, stale=stale,
         re_arm=snapshot.operator is not None and snapshot.operator.re_arm,
-        expected_gain=np.sum(gains, axis=0) if gains else None)
+        expected_gain=_total_gain(np.array(gains)) if gains else None)
 
 # %% ../nbs/21_integrator.ipynb #d5e1a348
+def _total_gain(gains: Floats) -> Floats:
+    """Sum (M,) over those (n, M) that give a number for a name; NaN where nobody does."""
+    known = np.isfinite(gains)
+    return np.where(known.any(axis=0), np.where(known, gains, 0.0).sum(axis=0), np.nan)
+
+
 def _session_number(self: PortfolioIntegrator, arrays: StepState, history: History, snapshot: Snapshot, new: bool) -> int:
     """Consecutive number of the session; bars that passed while nobody asked count."""
     if arrays.session < 0:
@@ -422,16 +441,16 @@ def _session_number(self: PortfolioIntegrator, arrays: StepState, history: Histo
     return arrays.session + max(high - low, 1)
 
 
-def _allocates(config: PILConfig, snapshot: Snapshot, arrays: StepState, last_session: str) -> bool:
-    """Sleeve weights are re-estimated at the allocation slot, daily or in the first session of a week."""
+def _allocates(config: PILConfig, snapshot: Snapshot, arrays: StepState, allocated_on: str) -> bool:
+    """Sleeve weights are re-estimated at the allocation slot: daily, or once a week, at the first slot that can."""
     if snapshot.slot != config.schedule.allocation_time:
         return False
-    if config.allocation.cadence == "daily" or not last_session or not bool(arrays.allocated.all()):
+    if config.allocation.cadence == "daily" or not allocated_on or not bool(arrays.allocated.all()):
         return True
-    return snapshot.session.isocalendar()[:2] != pd.Timestamp(last_session).isocalendar()[:2]
+    return bool(week_of(snapshot.session.to_numpy()) != week_of(np.datetime64(allocated_on)))
 
 # %% ../nbs/21_integrator.ipynb #f2f009e5
-def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History, x: StepInputs, row: int) -> str:
+def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History, market: Market, x: StepInputs, row: int) -> str:
     """SHA-256 of what the decision may look at."""
     h = hashlib.sha256(history.digest_at(row).encode())
     prices = None if snapshot.prices is None else _names_of(self, history.symbols).values(snapshot.prices, np.nan)
@@ -441,6 +460,9 @@ def _input_hash(self: PortfolioIntegrator, snapshot: Snapshot, history: History,
         h.update(b"-" if part is None else part.tobytes())
     h.update(repr((self._fingerprint, snapshot.session.isoformat(), snapshot.slot, row, x.regime_label,
                    x.regime_confidence, x.kill_book, x.sleeves_absent, x.re_arm)).encode())
+    if x.lot is not None or x.primary is not None:  # then more of the table matters than the costs
+        quantity = _names_of(self, history.symbols).values(snapshot.positions)
+        h.update(market.digest.encode() + np.nan_to_num(quantity).tobytes() + repr(getattr(x.lot, "sessions_left", 0)).encode())
     return "sha256:" + h.hexdigest()
 
 

@@ -5,6 +5,7 @@
 # %% ../nbs/20a_market.ipynb #5106f030
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,6 +136,7 @@ class Market:
     allows_nonpositive: Bools  # (M,)
     assumed: Bools  # (M,)
     known: Bools  # (M,) has an instruments row
+    digest: str = ""  # of the whole table, vehicles included
 
     @cached_property
     def place(self) -> Mapping[str, int]:
@@ -173,7 +175,8 @@ class Market:
             multiple=numbers["exposure_multiple"], multiplier=numbers["multiplier"],
             kinds=_given_kinds(instruments, symbols), funded=(table["kind"] != "future").to_numpy(),
             assumed=table["assumed"].to_numpy(dtype=bool),
-            allows_nonpositive=table["allows_nonpositive_price"].to_numpy(dtype=bool), known=known)
+            allows_nonpositive=table["allows_nonpositive_price"].to_numpy(dtype=bool), known=known,
+            digest=hashlib.sha256(repr(table.to_dict("list")).encode()).hexdigest())
 
 # %% ../nbs/20a_market.ipynb #2e01b536
 def _check_table(given: object) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ Ints = NDArray[np.int64]
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'ALIVE', 'STALE_DAYS', 'STALE_BARS', 'OUTLIER', 'Names',
            'read_quotes', 'read_exposures', 'observe_sleeves', 'current_targets', 'promotion_days', 'kills_in_force',
-           'killed_symbols', 'restriction_codes', 'input_alarms', 'bar_age', 'is_stale', 'watch_alarms']
+           'killed_symbols', 'restriction_codes', 'input_alarms', 'bar_age', 'is_stale', 'week_of', 'watch_alarms']
 
 # %% ../nbs/20e_reading.ipynb #adcd516b
 class Names:
@@ -268,6 +269,11 @@ def is_stale(dates: NDArray[np.datetime64], row: int, session: np.datetime64) ->
     """Whether the last bar is too old to decide on."""
     age, limit = bar_age(dates, row, session)
     return age > limit
+
+
+def week_of(days: Any) -> Any:
+    """Number of the calendar week, Monday to Sunday, of dates."""
+    return (np.asarray(days, dtype="datetime64[D]").astype(np.int64) + 3) // 7  # 1970-01-01 was a Thursday
 
 # %% ../nbs/20e_reading.ipynb #ce926b37
 OUTLIER = 10.0  # standard deviations

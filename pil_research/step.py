@@ -112,7 +112,7 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
     if np.count_nonzero(x.days == x.days):  # NaN, no promotion date, is not equal to itself
         days = np.where(np.isnan(x.days), days, x.days)
     budget = sleeves.quarantine_budget(st.state, st.entry_share)
-    counted = (active | (st.state == sleeves.QUARANTINED)).sum(axis=-1)
+    counted = (st.members | (st.state == sleeves.QUARANTINED)).sum(axis=-1)  # a kill does not relax the cap of the others
     held = st.state == sleeves.HELD
     held_cap = np.where(held, s.applied, np.inf) if np.count_nonzero(held) else None
     limit, relaxed = allocation.sleeve_caps(p.allocation.sleeve_cap, counted, x.capacity, equity, held_cap=held_cap)
@@ -132,7 +132,7 @@ def _allocate(p: SimpleNamespace, s: StepState, x: StepInputs, st: sleeves.Sleev
 
 
 def _divergence(bases: Bases | None, did: Bools) -> Floats:
-    """HRP against ERC where this slot allocated, NaN elsewhere."""
+    """Base weights against ERC where this slot allocated, NaN elsewhere."""
     if bases is None:
         return np.full(len(did), np.nan)
     return np.where(did, allocation.divergence(bases.weights, bases.erc), np.nan)
@@ -190,7 +190,7 @@ def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats
     ex_ante = np.sqrt(252.0 * e.risk.variance(netted.book))
     allocated = (ramped * ~e.flat).sum(axis=-1)
     vol = vol_target.target_volatility(netted.book, ex_ante, terms.vol_target, p.vol_target.leverage_max, allocated,
-                                       leverage_alarm=p.vol_target.leverage_alarm, enabled=bool(p.vol_target.enabled[0]))
+                                       leverage_alarm=p.vol_target.leverage_alarm, enabled=p.vol_target.enabled)
     book = vol.book
     if np.count_nonzero(terms.tier) < p.n:
         book = ladder.keep_largest(book, np.where(terms.tier == 0, p.ladder.max_names, np.inf))
@@ -346,7 +346,7 @@ def _alarms(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms, st: 
                    message="ex-ante volatility is not finite: holding, reduce only"),
         AlarmFlags(c.ALLOCATOR_FALLBACK, "warning", w.rung > 0, value=w.rung, message="a lower rung of the ladder was used"),
         AlarmFlags(c.HRP_ERC_DIVERGENCE, "warning", apart > p.allocation.divergence_alarm, value=apart,
-                   limit=p.allocation.divergence_alarm, message="HRP and ERC disagree"),
+                   limit=p.allocation.divergence_alarm, message="base weights and ERC disagree"),
         AlarmFlags(c.CAP_RELAXED, "info", w.relaxed & w.did, value=p.allocation.sleeve_cap, message="a_max was relaxed to 1/K"),
     ]
     return tuple(up) + _more_alarms(p, s, x, terms, w, book, read, t, bound)
@@ -368,15 +368,16 @@ def _more_alarms(p: SimpleNamespace, s: StepState, x: StepInputs, terms: _Terms,
         AlarmFlags(c.CLUSTER_CAP_OFF, "info", every & (not book.limits.n_on), message="fewer than two clusters"),
         AlarmFlags(c.CAP_UNCURABLE, "critical", t.uncurable, "symbol", message="above its cap and may not be traded"),
         AlarmFlags(c.BINDING_CHANGED, "info", changed, message="other constraints bind than at the last decision"),
-        AlarmFlags(c.GOVERNOR_FLAT, "critical", read.flat, value=read.dd_governed, limit=p.governor.flat_at,
+        AlarmFlags(c.GOVERNOR_FLAT, "critical", read.tier == drawdown.FLATTEN, value=read.dd_governed, limit=p.governor.flat_at,
                    message="flat by drawdown"),
         AlarmFlags(c.GOVERNOR_REENTRY, "warning", read.reentered, value=read.multiplier, message="back at the floor"),
         AlarmFlags(c.KILL_TIER, "warning", read.tier != s.drawdown.tier, value=read.tier, message="kill tier changed"),
         AlarmFlags(c.OPERATOR_NEEDED, "critical", read.operator_needed, value=read.dd_lifetime,
                    limit=p.governor.lifetime_limit, message="only an operator re-arms"),
-        AlarmFlags(c.DAILY_LOSS, "critical", read.daily_loss, limit=p.kill_tiers.daily_loss, message="daily loss limit"),
+        AlarmFlags(c.DAILY_LOSS, "critical", read.daily_loss | (x.session <= s.drawdown.daily_flat_until),
+                   limit=p.kill_tiers.daily_loss, message="daily loss limit"),
         AlarmFlags(c.EQUITY_MISSING, "critical", read.equity_missing, message="sized on the last equity, reduce only"),
-        AlarmFlags(c.EQUITY_NONPOSITIVE, "critical", read.equity_nonpositive, value=read.equity_used, limit=0.0,
+        AlarmFlags(c.EQUITY_NONPOSITIVE, "critical", read.equity_nonpositive, value=x.equity, limit=0.0,
                    message="no equity: flat"),
         AlarmFlags(c.TIER_CHANGED, "info", (terms.tier != s.tier) & (s.tier >= 0), value=terms.tier, message="capital tier"),
         AlarmFlags(c.KILL_SET, "critical", every & (x.kill_book or x.killed_sleeves is not None and bool(x.killed_sleeves.any())

@@ -5,6 +5,7 @@
 # %% ../nbs/20d_vehicles.ipynb #a6ff411a
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -126,7 +127,10 @@ class VehicleLots(LotRule):
 
     def unknown_margin(self, e: Floats) -> int:
         """Futures in the book whose margin the table does not give."""
-        return int((self.book.single & self.book.future & np.isnan(self.book.margin) & (e.reshape(-1) != 0.0)).sum())
+        book, flat = self.book, e.reshape(-1)
+        alone = book.single & book.future & np.isnan(book.margin) & (flat != 0.0)
+        held = [(v, _held_after(self, i, float(flat[i])).get(v.symbol, 0.0)) for i in book.groups for _, v in book.groups[i]]
+        return int(alone.sum()) + sum(v.kind == "future" and math.isnan(v.margin) and q != 0.0 for v, q in held)
 
     def orders(self, e: Floats, now: Floats) -> list[Order]:
         """Orders of the book `e` from what is held, worth `now`: wrappers first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -428,3 +429,19 @@ def test_a_numpy_number_of_the_wrong_kind_is_refused() -> None:
         with pytest.raises(ConfigError) as err:
             BASE.replace(**{key: value})
         assert err.value.code == "CONFIG_TYPE"
+
+
+def test_what_is_no_section_no_table_and_no_text_file(tmp_path: Path) -> None:
+    folder, bytes_ = tmp_path / "folder", tmp_path / "odd.toml"
+    folder.mkdir()
+    bytes_.write_bytes(b"[caps]\nname = 0.1 # \xff\xfe\n")
+    cases: list[tuple[Callable[[], Any], str]] = [
+        (lambda: PILConfig(sleeves=5), "CONFIG_TYPE"),  # type: ignore[arg-type]
+        (lambda: PILConfig(caps=PILConfig().governor), "CONFIG_TYPE"),  # type: ignore[arg-type]
+        (lambda: PILConfig.from_dict(5), "CONFIG_TYPE"),  # type: ignore[arg-type]
+        (lambda: PILConfig().replace(**{"schedule.allocation_time": "1\u00b2:00"}), "CONFIG_CHOICE"),
+        (lambda: PILConfig.load(folder), "CONFIG_FILE"), (lambda: PILConfig.load(bytes_), "CONFIG_TOML")]
+    for build, code in cases:
+        with pytest.raises(ConfigError) as caught:
+            build()
+        assert caught.value.code == code

@@ -158,6 +158,12 @@ def test_tracker_refusals():
         tracker.append(late, pd.Series({"Z": 0.1}), {})
     with pytest.raises(InputError, match="those of the tracker"):
         tracker.append(late, returns.iloc[0], {"carry2": returns.iloc[0]})
+    text = pd.Series(dict.fromkeys(returns.columns, "much"))
+    for odd, code in ((text, "BAD_TYPE"), (returns.iloc[0] * 0.0 + np.inf, "NON_FINITE")):
+        for row, targets in ((odd, {}), (returns.iloc[0], {tracker.ids[0]: odd})):
+            with pytest.raises(InputError) as caught:
+                tracker.append(late, row, targets)
+            assert caught.value.code == code
     with pytest.raises(InputError, match="increasing DatetimeIndex"):
         StrategyReturnTracker.from_history(books, returns.iloc[::-1])
     with pytest.raises(InputError, match="sleeve id"):

@@ -297,3 +297,21 @@ def test_kill_is_an_exact_zero_for_any_inputs() -> None:
     for change in ({}, {"sleeves_absent": True}, {"allocate": np.array([False])}, {"equity": np.array([np.nan])}):
         d, _ = step(p, s, replace(x, kill_book=True, **change))
         assert (d.exposures == 0.0).all() and d.throttle[0] == 0.0
+
+
+def test_a_volatility_target_switched_off_for_one_configuration_only() -> None:
+    on, off = FAST, FAST.replace(**{"vol_target.enabled": False})
+    _, s, x = arguments()
+    alone = [step(stack_configs([c]), s, x)[0] for c in (on, off)]
+
+    def twice(v: Any) -> Any:
+        return np.concatenate([v, v])
+
+    low = type(s.drawdown)(**{f.name: twice(getattr(s.drawdown, f.name)) for f in fields(s.drawdown)})
+    s2 = replace(s, drawdown=low, **{f.name: twice(getattr(s, f.name)) for f in fields(s)
+                                     if isinstance(getattr(s, f.name), np.ndarray)})
+    x2 = replace(x, allocate=twice(x.allocate), equity=twice(x.equity), flow=twice(x.flow), exposures_now=twice(x.exposures_now))
+    both, _ = step(stack_configs([on, off]), s2, x2)
+    assert both.leverage[1] == 1.0 != both.leverage[0]
+    for i, d in enumerate(alone):
+        np.testing.assert_allclose(both.exposures[i], d.exposures[0], rtol=0, atol=1e-12)

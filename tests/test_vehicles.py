@@ -13,6 +13,7 @@ from desk import DAILY, DAYS, FOUR, INFO, NAMES, PRICES, Desk, codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pil_research.integrator import PortfolioIntegrator
 from pil_research.live import SessionLimits, SlotDecision, replay
 from pil_research.stages.ladder import Plan, VehicleRouter, plan_vehicles
 from pil_research.types import Decision, Kills, Operator, Snapshot
@@ -165,6 +166,22 @@ def test_margin_is_recorded_and_never_beyond_equity(tmp_path: Path) -> None:
     unknown = trader(tmp_path / "c", 4e6, TABLE.assign(margin=np.nan))
     d = unknown.run(ROW, ROW)
     assert d.numbers["margin"] == 0.0 and d.numbers["margin_unknown"] >= (d.exposures["S05"] != 0.0)
+    large = trader(tmp_path / "d", 4e7, TABLE.assign(margin=np.nan))
+    last = [large.run(row, row) for row in range(ROW, ROW + 3)][-1]
+    held = large.positions[["S03", "S05"]] != 0.0
+    assert held["S03"] and last.numbers["margin_unknown"] == held.sum()  # GC too, which is one of a group
+
+
+def test_another_table_of_vehicles_is_another_input(tmp_path: Path) -> None:
+    """Asked again with another contract size: the first answer stands, and the alarm does not call it a duplicate."""
+    made = trader(tmp_path, 4e7).snapshot(ROW)
+    other = [1.0, 1.0, 1.0, 2000.0, 1.0, 50.0, 1.0, 1.0]
+    for change, code in (({}, "DUPLICATE_DECISION"), ({"multiplier": other}, "INPUT_CHANGED"),
+                         ({"margin": 900.0}, "INPUT_CHANGED")):
+        integrator = PortfolioIntegrator(DAILY)
+        first = integrator.build_target_book(made)
+        again = integrator.build_target_book(replace(made, instruments=TABLE.assign(**change)))
+        assert code in {a.code for a in again.alarms} and (again.exposures == first.exposures).all()
 
 
 def test_a_margin_that_cannot_be_met_by_selling_is_critical(tmp_path: Path) -> None:

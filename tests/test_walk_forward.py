@@ -114,6 +114,18 @@ def test_parity_over_a_long_closure() -> None:
     assert w.turnover["x"].iloc[at] > 0.0 and after.turnover["x"].iloc[at] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_parity_over_a_long_closure_that_ends_on_the_day_of_the_week() -> None:
+    """A week whose first session could not be decided on is allocated in its second, in both."""
+    config = FAST.replace(**{"allocation.cadence": "weekly", "allocation.apply_threshold": 0.0})
+    w = walk_forward(PANEL, {"x": config})
+    at = next(i for i in range(8, 20) if w.dates[i].dayofweek == 0)
+    closed = with_closure(PANEL, w.dates[at])
+    assert parity(closed, config, at + 6) <= 1e-12
+    weights = walk_forward(closed, {"x": config}).sleeve_weights["x"].to_numpy()
+    assert (weights[at] == weights[at - 1]).all() and (weights[at + 1] != weights[at]).any()
+    assert (weights[at + 2] == weights[at + 1]).all()
+
+
 def test_live_with_a_growing_history_equals_walk_forward() -> None:
     assert parity(PANEL, FAST, aligned=True) <= 1e-12
     assert parity(PANEL, CAPPED, aligned=True) <= 1e-12

@@ -252,7 +252,7 @@ def _all_symbols(targets: Mapping[str, pd.DataFrame], asset_returns: pd.DataFram
                          field="asset_returns", limit="text") from error
 
 
-def _floats(table: pd.DataFrame, name: str) -> Floats:
+def _floats(table: pd.DataFrame | pd.Series, name: str) -> Floats:
     try:
         return np.asarray(table.to_numpy(np.float64))
     except (TypeError, ValueError) as error:
@@ -280,6 +280,9 @@ def _check_row(tracker: StrategyReturnTracker, date: pd.Timestamp, returns: pd.S
         if not isinstance(row, pd.Series) or not row.index.is_unique:
             raise InputError(f"{name} must be a Series by symbol, each symbol once, got {type(row).__name__}",
                              code="BAD_TYPE", field=name, value=type(row).__name__, limit="Series")
+        if np.isinf(_floats(row, name)).any():
+            raise InputError(f"{name} has an infinite value on {date}; leave it empty where there is none", code="NON_FINITE",
+                             field=name, limit="finite")
     if not date > tracker.dates[-1]:
         raise InputError(f"date must be after {tracker.dates[-1].date()}, got {date}", code="OUT_OF_ORDER",
                          field="date", value=str(date), limit=str(tracker.dates[-1]))
@@ -308,7 +311,8 @@ class StrategyReturnTracker(_TrackerFields):
         Raises
         ------
         InputError
-            If there is no sleeve or no bar, a table is no DataFrame or has a label twice, or a value is no number.
+            If there is no sleeve or no bar, an id is unusable, a table is no DataFrame or has a label twice, dates do not
+            rise, or a value is infinite or no number.
         """
         _check_history(targets, asset_returns)
         ids = tuple(sorted(check_name(s, "sleeve id") for s in targets))
@@ -330,7 +334,7 @@ class StrategyReturnTracker(_TrackerFields):
         Raises
         ------
         InputError
-            If `date` is not after the last one, or a symbol or sleeve is unknown.
+            If `date` is not after the last one, a symbol or sleeve is unknown, or a row is no Series of finite numbers.
         """
         _check_row(self, date, returns, targets)
         ret = returns.reindex(list(self.symbols)).to_numpy(np.float64)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..estimate import History
 from ..market import Market
+from ..reading import week_of
 from .panel import Panel, check_day
 from ..stages.sleeves import OBS_ABSENT, OBS_DEMOTED
 from ..types import REGIME_LABELS, InputError
@@ -99,7 +100,7 @@ def panel_arrays(panel: Panel, *, vehicles: bool = False) -> PanelArrays:
         targets=panel.target_array(), market=market, half_spread=spread, fee=fee, labels=labels, confidence=confidence,
         roles=_roles(panel), capacity=_capacity(panel), observed=observed, days=days,
         lots=_lots(panel, market) if vehicles else None,
-        weeks=(dates.astype(np.int64) + 3) // 7)  # 1970-01-01 was a Thursday
+        weeks=week_of(dates))
 
 # %% ../../nbs/50f_panel_arrays.ipynb #25eb810a
 def _roles(panel: Panel) -> NDArray[np.int8]:

@@ -43,7 +43,7 @@ def plan_chunks(tracks: Sequence[Track], parts: int) -> list[list[int]]:
     if parts < 1 or not tracks:
         raise InputError(f"a split needs at least one part and one track, got {parts} and {len(tracks)}", code="BAD_PARTS",
                          field="parts", value=parts, limit=">= 1")
-    keys = [repr((EstimateSettings.of(t.config), t.config.vol_target.enabled)) for t in tracks]
+    keys = [repr(EstimateSettings.of(t.config)) for t in tracks]
     rank = {k: i for i, k in enumerate(dict.fromkeys(keys))}
     order = sorted(range(len(tracks)), key=lambda i: (rank[keys[i]], i))
     return [[order[i] for i in part] for part in np.array_split(np.arange(len(order)), int(np.minimum(parts, len(order))))]

@@ -17,7 +17,7 @@ from ..base_weights import BaseWeights
 from ..config import PILConfig
 from ..estimate import CovarianceSet, EstimateSettings, Estimates, Estimator, History, estimate, precompute
 from ..market import Market
-from ..reading import is_stale
+from ..reading import is_stale, week_of
 from .panel import Panel
 from .panel_arrays import CarryCosts, holding_cost, panel_arrays
 from .walk_forward import first_session, take
@@ -145,8 +145,8 @@ class Walk:
 
     def __init__(self, ground: Ground, configs: Sequence[PILConfig], *, est: Estimator | None = None,
                  carry: CarryCosts | None = None, hold: Bools | None = None, frozen: Frozen | None = None) -> None:
-        if len({EstimateSettings.of(c) for c in configs}) != 1 or len({c.vol_target.enabled for c in configs}) != 1:
-            raise InputError("configurations of one walk must share their estimates and vol_target.enabled; split them",
+        if len({EstimateSettings.of(c) for c in configs}) != 1:
+            raise InputError("configurations of one walk must share their estimates; split them",
                              code="MIXED_SETTINGS", field="configs", limit="one estimate setting")
         self.ground, self.configs, self.carry = ground, tuple(configs), carry or CarryCosts()
         sets = sorted({CovarianceSet.of(c) for c in configs}, key=repr)
@@ -190,11 +190,10 @@ def inputs_at(w: Walk, t: int) -> StepInputs:
     if w.frozen.estimates is not None:
         est = replace(est, risk=w.frozen.estimates.risk, scale=w.frozen.estimates.scale)
     label, confidence = w.frozen.regime or (int(g.labels[row]), float(g.confidence[row]))
-    monday = g.dates[[row, t]].astype(np.int64) + 3  # 1970-01-01 was a Thursday
-    first = w.start is not None and not w.start.state.allocated.any() and t + g.offset == w.start.row
-    due = np.ones(len(w.configs), dtype=bool) if first or monday[0] // 7 != monday[1] // 7 else ~w.weekly
+    last = w.state.allocated_session - g.offset  # before the ground began, it was another week
+    new_week = ~w.state.allocated | (last < 0) | (week_of(g.dates[np.maximum(last, 0)]) != week_of(g.dates[t]))
     return StepInputs(
-        session=t + g.offset, new_session=True, allocate=due & ~w.hold, estimates=est,
+        session=t + g.offset, new_session=True, allocate=(~w.weekly | new_week) & ~w.hold, estimates=est,
         observed=np.where(g.forced[t] >= 0, g.forced[t], est.observed).astype(np.int8), bases=lambda a: w.bases.at(row, a),
         equity=w.equity, flow=np.zeros(len(w.configs)), exposures_now=w.held, roles=g.roles, capacity=g.capacity,
         days=g.days[t], regime_label=label, regime_confidence=confidence, clusters=g.market.clusters,

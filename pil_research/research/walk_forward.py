@@ -244,11 +244,11 @@ class _Group:
         precompute(self.est, row, member)
         self.bases.precompute(row, member)
 
-    def day(self, t: int, first: int) -> None:
+    def day(self, t: int) -> None:
         """Decide for session `t` on rows before it, trade, earn, pay, drift."""
         est = estimate(self.est, t - 1)
         terms = _cost_terms(self, t - 1, est)
-        x = _inputs(self, t, first, est, terms)
+        x = _inputs(self, t, est, terms)
         decision, self.state = step(self.params, self.state, x)
         target, now = decision.exposures, x.exposures_now
         delta = target - now
@@ -272,14 +272,14 @@ def _cost_terms(g: _Group, row: int, est: Estimates) -> CostTerms:
                       daily_vol=est.risk.sd, adv=m.adv, assumed_impact=m.assumed_impact)
 
 
-def _inputs(g: _Group, t: int, first: int, est: Estimates, costs: CostTerms) -> StepInputs:
+def _inputs(g: _Group, t: int, est: Estimates, costs: CostTerms) -> StepInputs:
     """Inputs of session `t`: estimates, costs, labels and targets from row t - 1."""
     q, row = g.prepared, t - 1
     forced = g.codes[t]
-    week = t == first or q.weeks[row] != q.weeks[t]
+    new_week = ~g.state.allocated | (q.weeks[g.state.allocated_session] != q.weeks[t])
     lot = None if q.lots is None else q.lots[row] / g.equity[:, None]
     return StepInputs(
-        session=t, new_session=True, allocate=np.ones(len(g.tracks), dtype=bool) if week else ~g.weekly, estimates=est,
+        session=t, new_session=True, allocate=~g.weekly | new_week, estimates=est,
         observed=np.where(forced >= 0, forced, est.observed) if np.count_nonzero(forced >= 0) else est.observed,
         bases=lambda a: g.bases.at(row, a),
         equity=g.equity, flow=np.zeros(len(g.tracks)), exposures_now=g.held, roles=q.roles, capacity=q.capacity,
@@ -340,10 +340,10 @@ def first_session_of(panel: Panel, config: PILConfig) -> int:
 
 
 def _groups(tracks: Sequence[Track]) -> list[list[int]]:
-    """Positions of tracks that estimate alike and take the same code paths."""
+    """Positions of tracks that estimate alike."""
     keys: dict[Any, list[int]] = {}
     for i, t in enumerate(tracks):
-        keys.setdefault((EstimateSettings.of(t.config), t.config.vol_target.enabled), []).append(i)
+        keys.setdefault(EstimateSettings.of(t.config), []).append(i)
     return list(keys.values())
 
 # %% ../../nbs/51_walk_forward.ipynb #13acd281
@@ -401,7 +401,7 @@ def run_tracks(panel: Panel, tracks: Sequence[Track], *, start: Any = None, end:
         g.prepare(a)
     for t in show(range(a, b), b - a):
         for g in groups:
-            g.day(t, a)
+            g.day(t)
     return _collect(panel, tracks, groups, a, b, account)
 
 # %% ../../nbs/51_walk_forward.ipynb #46006f8e

@@ -53,7 +53,7 @@ def leverage_multiplier(ex_ante_vol: ArrayLike, goal: ArrayLike, leverage_max: A
 
 # %% ../../nbs/13_stage3_vol_target.ipynb #8c49fa32
 def target_volatility(book: NDArray[np.float64], ex_ante_vol: ArrayLike, target: ArrayLike, leverage_max: ArrayLike,
-                      allocated: ArrayLike, *, leverage_alarm: ArrayLike = 0.3, enabled: bool = True) -> VolTarget:
+                      allocated: ArrayLike, *, leverage_alarm: ArrayLike = 0.3, enabled: ArrayLike = True) -> VolTarget:
     """Scale the netted book to the portfolio's volatility target.
 
     Parameters
@@ -68,7 +68,7 @@ def target_volatility(book: NDArray[np.float64], ex_ante_vol: ArrayLike, target:
         Ceiling of the multiplier; threshold of the alarm.
     allocated : (...) array
         Sum of the weights of live sleeves that are not flat, in [0, 1].
-    enabled : bool
+    enabled : bool or (...) array of bool
         ``False`` leaves the book as it is, multiplier 1.
 
     Returns
@@ -85,8 +85,9 @@ def target_volatility(book: NDArray[np.float64], ex_ante_vol: ArrayLike, target:
     every = vol.shape == goal.shape == usable.shape and np.count_nonzero(usable) == usable.size
     safe_vol, safe_goal = (vol, goal) if every else (np.where(usable, vol, 0.0), np.where(usable, goal, 0.0))
     leverage, clipped = leverage_multiplier(safe_vol, safe_goal, leverage_max)
-    if not enabled:
-        leverage, clipped = np.ones(leverage.shape), np.zeros(leverage.shape, dtype=bool)
+    on = np.asarray(enabled, dtype=bool)
+    if np.count_nonzero(on) < on.size:
+        leverage, clipped = np.where(on, leverage, 1.0), clipped & on
     if every:
         scaled, scaled_vol = leverage[..., None] * book, np.asarray(leverage * safe_vol)
     else:
