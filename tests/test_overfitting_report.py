@@ -329,6 +329,8 @@ def test_pick_table_counts_every_split(ledger: TrialLedger) -> None:
     s = found.lags[0]
     all_of_them = pick_table(s.cscv, found.run.returns[0], "c05", most=100)
     assert all_of_them["share"].sum() == pytest.approx(1.0) and "c05" in all_of_them.index
+    rare = all_of_them.index[all_of_them["share"] > 0.0][-1]  # a base below the table's end keeps what its wins were
+    pd.testing.assert_series_equal(pick_table(s.cscv, found.run.returns[0], rare, most=1).loc[rare], all_of_them.loc[rare])
     assert len(s.picks) in (10, 11) and (s.picks["share"].iloc[:10].diff().dropna() <= 0).all()
     top = s.picks.index[0]
     won = s.cscv.is_best == s.cscv.names.index(top)

@@ -20,7 +20,14 @@ from pil_research.research import stress as S
 from pil_research.research.ladder_study import RUNGS
 from pil_research.research.plots import figure
 from pil_research.research.report import check_envelope
-from pil_research.research.stress_page import DAILY_STOP, _who, plot_drawdowns, stress_html, write_stress_run
+from pil_research.research.stress_page import (
+    DAILY_STOP,
+    _who,
+    lead_table,
+    plot_drawdowns,
+    stress_html,
+    write_stress_run,
+)
 from pil_research.research.stress_walk import first_needed
 from pil_research.research.synthetic_panel import synthetic_panel
 from pil_research.research.walk_forward import Track, run_tracks
@@ -312,6 +319,23 @@ def test_the_correlation_stress_keeps_vols_and_raises_correlations() -> None:
     np.testing.assert_allclose(signed[np.triu_indices(4, 1)], 0.8, atol=0.02)
 
 
+@pytest.mark.parametrize("market", [0.9, 0.5, 0.0, -0.6])
+def test_every_pair_of_positions_reaches_the_least_correlation(market: float) -> None:
+    """Also a long and a short in markets that move together, which hedged each other."""
+    rng = np.random.default_rng(3)
+    common = rng.standard_normal((60_000, 1)) * np.sqrt(abs(market)) * [1.0, np.sign(market) or 1.0, 0.0]
+    rows = 0.01 * (common + rng.standard_normal((60_000, 3)) * np.sqrt([1 - abs(market), 1 - abs(market), 1.0]))
+    book = np.array([0.3, -0.2, 0.1])
+    share = S.factor_share(rows, book, 0.8)
+    assert 0.8 <= share < 1.0
+    out = S.correlate(rows, rows[rng.permutation(len(rows))], book, share, S.row_stats(rows, book))
+    signed = np.corrcoef(out * np.sign(book), rowvar=False)[np.triu_indices(3, 1)]
+    assert signed.min() == pytest.approx(0.8, abs=0.01)
+    np.testing.assert_allclose(out.std(axis=0), rows.std(axis=0), rtol=0.02)
+    assert S.factor_share(rows, np.array([0.3, 0.0, 0.0]), 0.8) == 0.8  # no pair
+    assert S.factor_share(np.column_stack([rows, np.zeros(len(rows))]), np.append(book, 0.1), 0.8) == pytest.approx(share)
+
+
 def test_monte_carlo_repeats_whatever_the_chunk(base) -> None:
     a, b = (S.monte_carlo(base, n_paths=220, horizon=6, chunk=c, seed=3) for c in (220, 64))
     for key, values in a.losses.items():
@@ -417,6 +441,9 @@ def test_a_path_whose_gross_rose_fails_its_own_check_only(study, start: str, che
     assert got[f"stress.1n_risk.{check}"]["status"] == "fail" and got[f"stress.1n_risk.{check}"]["which"] == ["2020 COVID"]
     assert all(c["status"] != "fail" for i, c in got.items() if i.startswith("stress.hrp."))
     assert f"({check})" in S.stress_verdict(study, checks)["headline"]
+    moved = replace(study, events=events)
+    shown = {t: lead_table(moved, checks, t)["status"]["2020 COVID"] for t in ("HRP", "1/N-risk")}
+    assert shown["1/N-risk"] == "fail" and shown["HRP"] != "fail"  # the first screen shows what decided
 
 
 def test_a_governor_that_no_path_reaches_is_not_a_pass(study) -> None:

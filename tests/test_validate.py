@@ -129,6 +129,20 @@ def test_paths_are_compared_by_name_and_content(tmp_path: Path, monkeypatch: pyt
     assert validate.can_reuse(read_runs(tmp_path)[0], job, validate.Expected(str(CODE["source"]), {}))
 
 
+def test_another_file_under_the_same_name_makes_a_report_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate.Expected, "data", lambda self, params: DATA)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    family = tmp_path / "sub" / "family.toml"
+    family.write_text("tilt = [0.0, 0.25]\n")
+    fake_run(tmp_path, "overfitting", params={"family": str(family)})
+    job = validate.Job(report="overfitting", params={"family": "sub/family.toml"}, command=())  # a profile's relative path
+    expected = validate.Expected(str(CODE["source"]), {})
+    assert validate.can_reuse(read_runs(tmp_path)[0], job, expected)
+    family.write_text("tilt = [0.0]\n")
+    assert not validate.can_reuse(read_runs(tmp_path)[0], job, expected)
+
+
 def test_one_failing_report_does_not_stop_the_others(tmp_path: Path, plans: dict[str, str]) -> None:
     plans["stress"] = "sys.stderr.write('pil: BAD_DATA: no panel\\nfix: bring one\\n'); sys.exit(2)"
     plans["guards"] = "raise SystemExit(3)"

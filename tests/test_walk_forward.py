@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pil_research.config import PILConfig
-from pil_research.estimate import History
+from pil_research.estimate import EstimateSettings, Estimator, History
 from pil_research.integrator import PortfolioIntegrator
+from pil_research.research.ladder_page import ladder_html
+from pil_research.research.ladder_result import ladder_json, ladder_result, panel_facts
 from pil_research.research.ladder_study import RUNGS, ladder_study
 from pil_research.research.panel import Panel
+from pil_research.research.panel_arrays import panel_arrays
 from pil_research.research.walk_forward import (
     CarryCosts,
     Track,
@@ -360,6 +363,41 @@ def test_ladder_runs_every_rung_under_every_setting() -> None:
     assert (study.no_regime.vol_target[list(RUNGS)] == 0.10).all().all()
     np.testing.assert_allclose(study.base.sleeve_weights["1/N-risk"].to_numpy(), 0.25, atol=1e-12)
     assert np.isfinite(study.base.table()["net_sharpe"]).all() and np.isnan(study.base.table().loc["legacy", "effective_n"])
+
+
+def test_sleeve_returns_are_what_sleeves_earned() -> None:
+    """Every bar the book earns, at yesterday's target and scale; nothing divided by the days a return spans."""
+    gaps = PANEL.returns.copy()
+    gaps.iloc[290:293, :5] = np.nan  # a bar without most quotes, then a return over several days
+    panel = replace(PANEL, returns=gaps)
+    w = walk_forward(panel, {"x": FAST})
+    q = panel_arrays(panel)
+    scale = Estimator(q.history, EstimateSettings.of(FAST), ()).rows("scale")
+    for k, name in enumerate(panel.sleeve_ids):
+        unit = panel.targets[name].ffill().to_numpy()
+        unit = unit / np.abs(unit).sum(axis=1, keepdims=True)
+        earned = pd.Series(scale[:-1, k] * (unit[:-1] * gaps.fillna(0.0).to_numpy()[1:]).sum(axis=1), index=panel.dates[1:])
+        np.testing.assert_allclose(w.sleeve_returns[name], earned[w.dates], rtol=0, atol=1e-14)
+    assert w.sleeve_returns.notna().all().all()
+
+
+def test_the_ladder_has_a_small_account() -> None:
+    """Whole contracts where the panel can tell their size, fractions elsewhere; the page says which."""
+    price = 100.0 * (1.0 + PANEL.returns.fillna(0.0)).cumprod()
+    priced = replace(PANEL, prices=price, instruments=PANEL.instruments.assign(multiplier=20.0))
+    rungs, texts, lots = ("HRP", "ERC", "1/N-risk"), [], []
+    for panel in (PANEL, priced):
+        study = ladder_study(panel, FAST, rungs=rungs)
+        result = ladder_result(study, kelly=0.5, n_draws=100)
+        small = study.panel_facts["small"]
+        assert small.walk.names == rungs and small.whole == result.small_whole == (panel is priced)
+        assert (small.walk.dates == study.base.dates).all() and small.walk.meta["account"] == 2.5e5
+        assert result.small["sharpe"]["HRP"] == pytest.approx(small.walk.table()["net_sharpe"]["HRP"])
+        lots.append(int(result.small["lot_days"].sum()))
+        assert ladder_json(result)["small_account"]["rungs"]["HRP"]["lot_days"] == result.small["lot_days"]["HRP"]
+        texts.append(ladder_html(result, study, panel_facts(panel)))
+    assert lots[0] == 0 < lots[1]
+    assert "no un-adjusted prices" in texts[0] and "in whole contracts and shares" in texts[1]
 
 
 def test_whole_lots() -> None:

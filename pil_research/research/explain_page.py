@@ -130,7 +130,9 @@ def _stage_table(book: BookExplained) -> str:
         "gross": ("Gross \u00d7", ".2f"), "net": ("Net \u00d7", "+.2f"), "ex_ante_vol": ("Ex-ante vol %", ".1%"),
         "names": ("Names", ".0f"), "multiplier": ("Multiplier", ".2f"), "bound": ("What bound", "text")},
                       corner="stage", strong=("8 ladder",), css="described",
-                      caption="The book after each stage, in the SPEC's order; rows before stage 2 repeat the netted book.")
+                      caption="The book after each stage, in the SPEC's order; rows before stage 2 repeat the netted book. "
+                      "Multiplier: what the stage scaled the book by; in 7 turnover the risk of the target over that of what is "
+                      "held, of which bands and gate let part through.")
 
 
 def _first_screen(book: BookExplained, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:

@@ -133,8 +133,8 @@ def dsr_again(gate: Gate, check: Mapping[str, Any], ledger: TrialLedger) -> Gate
         return replace(gate, status="ERROR", detail=f"the report says {gate.value}, its own moments give {as_reported:.6f}")
     holds = gate.limit is not None and round(value, 10) >= round(gate.limit, 10)
     word = gate.status if gate.status not in ("PASS", "FAIL") else "PASS" if holds else "FAIL"
-    effective = _number(check.get("n_effective"))
-    shown = "" if effective is None else f"; {_dsr_at(check, max(effective, 1.0)):.3f} at {effective:.0f} effective trials"
+    effective, at = (_number(check.get(k)) for k in ("n_effective", "dsr_effective"))
+    shown = "" if effective is None or at is None else f"; {at:.3f} at {effective:.0f} effective trials, as reported"
     return replace(gate, status=word, value=value,
                    detail=f"{now:,} trials in the ledger now; {as_reported:.3f} at {then:,} when reported{shown}")
 

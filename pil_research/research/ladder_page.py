@@ -190,6 +190,20 @@ def _variants_section(result: LadderResult) -> str:
                         f"{p[0]:.2f} with an expanding window and {p[1]:.2f} with the detector off.{same}")
 
 
+def _small_section(result: LadderResult) -> str:
+    if result.small is None:
+        return ""
+    p = float(result.small["prob_better"][CHALLENGER])
+    how = "whole contracts and shares" if result.small_whole else (
+        "fractions, because this panel has no un-adjusted prices and contract multipliers: what whole contracts would cost on "
+        "top is not in it")
+    table = table_html(result.small, {**VARIANT, "gross": ("Mean gross ×", ".2f"), "lot_days": ("Days lots bound", ",.0f")},
+                       caption="An account of 250,000 at the start, lag 0, 1× cost; caps, least tickets and number of names of "
+                       "its tier.")
+    return section_html("A small account", table, intro=f"Reported, not gated. The same rungs in {how}. P(HRP better) is "
+                        f"{number(p)}.")
+
+
 def _years_section(result: LadderResult) -> str:
     y = result.years
     wins = int((y[CHALLENGER] > y[BENCHMARK]).sum())
@@ -309,6 +323,7 @@ def ladder_html(result: LadderResult, study: Study, facts: Mapping[str, Any], ru
     return page_html("Walk-forward ladder: does HRP beat 1/N-risk?", _first_screen(result, facts, run),
                      _value_section(result, study), _cost_section(result), _vol_section(result, study),
                      _weights_section(result, study), _binding_section(result, study), _variants_section(result),
-                     _legacy_section(result, study) if known else "", _years_section(result), _uplift_section(result),
+                     _small_section(result), _legacy_section(result, study) if known else "", _years_section(result),
+                     _uplift_section(result),
                      _data_section(result, facts, run), full,
                      subtitle=subtitle + (" Beside them the path they replace, legacy." if known else ""))

@@ -31,8 +31,8 @@ from .panel import Panel
 from ..types import plain
 
 # %% auto #0
-__all__ = ['STATUS', 'LadderResult', 'ladder_result', 'flat_warnings', 'panel_facts', 'ladder_checks', 'ladder_json',
-           'ladder_text']
+__all__ = ['STATUS', 'LadderResult', 'ladder_result', 'small_table', 'flat_warnings', 'panel_facts', 'ladder_checks',
+           'ladder_json', 'ladder_text']
 
 # %% ../../nbs/50e_ladder_result.ipynb #4fc276c8
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +55,8 @@ class LadderResult:
     block: float
     n_draws: int
     warnings: tuple[str, ...] = ()
+    small: pd.DataFrame | None = None  # the rungs on a small account
+    small_whole: bool = False  # in whole contracts and shares
 
 # %% ../../nbs/50e_ladder_result.ipynb #25b11fc5
 def ladder_result(study: Study, *, kelly: float, gate: float = GATE, n_draws: int = N_DRAWS,
@@ -95,6 +97,7 @@ def ladder_result(study: Study, *, kelly: float, gate: float = GATE, n_draws: in
     rungs = rung_table(study, lag0, lag1, bars_per_year=bars_per_year)
     returns = study.panel_facts.get("sleeve_returns") if sleeve_returns is None else sleeve_returns
     labels = study.panel_facts.get("regime") if regime is None else regime
+    small = study.panel_facts.get("small")
     return LadderResult(
         verdict=ladder_verdict(lag0, lag1, pd.DatetimeIndex(study.base.dates), gate=gate), kelly=kelly,
         by_lag={"lag 0": lag0, "lag 1": lag1}, rungs=rungs, warnings=flat_warnings(rungs, len(study.base.dates)),
@@ -103,7 +106,14 @@ def ladder_result(study: Study, *, kelly: float, gate: float = GATE, n_draws: in
                                    "2x": compared["2x"]["prob_better"]}),
         vols=vol_table(study.base, kelly, bars_per_year=bars_per_year), years=year_table(study.base),
         binding=study.base.binding, methods=study.base.rungs, **variants,
+        small=None if small is None else small_table(small.walk, **options), small_whole=small is not None and small.whole,
         uplift=None if returns is None else uplift_facts(returns, study.base, labels, bars_per_year=bars_per_year))
+
+# %% ../../nbs/50e_ladder_result.ipynb #smalltab2
+def small_table(tracks: Any, *, n_draws: int = N_DRAWS, bars_per_year: float = 252.0) -> pd.DataFrame:
+    """`variant_table` with the mean gross exposure and the days on which whole lots bound."""
+    out = variant_table(tracks, n_draws=n_draws, bars_per_year=bars_per_year)
+    return out.assign(gross=tracks.gross_exposure.mean(), lot_days=tracks.binding["lot"])
 
 # %% ../../nbs/50e_ladder_result.ipynb #5bbf58ee
 def flat_warnings(rungs: pd.DataFrame, n_sessions: int, limit: float = 0.05) -> tuple[str, ...]:
@@ -156,6 +166,8 @@ def ladder_json(result: LadderResult) -> dict[str, Any]:
               "expanding": result.expanding, "no_regime": result.no_regime, "binding_days": result.binding,
               "allocator_days": result.methods, "years": result.years, **result.by_lag}
     out: dict[str, Any] = {name.replace(" ", ""): table.to_dict("index") for name, table in tables.items()}
+    if result.small is not None:
+        out["small_account"] = {"whole": result.small_whole, "rungs": result.small.to_dict("index")}
     if result.uplift is not None:
         out["uplift"] = {**result.uplift, "sleeves": result.uplift["sleeves"].to_dict(),
                          "realised": result.uplift["realised"].to_dict("index")}

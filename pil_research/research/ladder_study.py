@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
+from typing import Any, NamedTuple
 
 from ..config import PILConfig
 from .ladder import LEGACY
@@ -18,7 +17,8 @@ from .walk_forward import Track, WalkForward, join_walks, run_tracks
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['RUNGS', 'VARIANTS', 'LadderStudy', 'ladder_tracks', 'legacy_walks', 'ladder_study']
+__all__ = ['RUNGS', 'VARIANTS', 'SMALL', 'LadderStudy', 'ladder_tracks', 'legacy_walks', 'SmallAccount', 'small_account',
+           'ladder_study']
 
 # %% ../../nbs/51a_ladder_study.ipynb #9143ea04
 RUNGS: Mapping[str, Mapping[str, Any]] = {
@@ -66,6 +66,28 @@ def legacy_walks(panel: Panel, base: PILConfig, like: WalkForward, settings: Map
                    end=like.dates[-1], **shared)
     return {v: w.select({v if v in runs else "base": LEGACY}) for v in VARIANTS}
 
+# %% ../../nbs/51a_ladder_study.ipynb #smallacc2
+SMALL = 2.5e5  # account currency
+
+
+class SmallAccount(NamedTuple):
+    """The rungs on an account of `SMALL`; `whole` where contracts and shares are."""
+
+    walk: WalkForward
+    whole: bool
+
+
+def small_account(panel: Panel, base: PILConfig | None, rungs: Sequence[str], like: WalkForward,
+                  settings: Mapping[str, Any]) -> SmallAccount:
+    """The rungs at lag 0 and charged cost over the sessions of `like`, on a small account."""
+    table = panel.instruments
+    whole = panel.prices is not None and not bool((table["kind"].eq("future") & table["multiplier"].isna()).any())
+    start = base or PILConfig()
+    tracks = [Track(name=r, config=start.replace(**RUNGS[r])) for r in rungs]
+    shared = {k: settings[k] for k in ("carry", "progress") if k in settings}
+    return SmallAccount(run_tracks(panel, tracks, account=SMALL, vehicles=whole, start=like.dates[0], end=like.dates[-1],
+                                   **shared), whole)
+
 # %% ../../nbs/51a_ladder_study.ipynb #f6c989fa
 def ladder_study(panel: Panel, base: PILConfig | None = None, *, rungs: Sequence[str] | None = None,
                  **settings: Any) -> LadderStudy:
@@ -96,6 +118,7 @@ def ladder_study(panel: Panel, base: PILConfig | None = None, *, rungs: Sequence
         parts = {v: join_walks(part, old[v]) for v, part in parts.items()}
     facts = {"name": panel.name, "source": panel.source, "fingerprint": panel.fingerprint(), "symbols": len(panel.symbols),
              "sleeves": list(panel.sleeve_ids), "start": str(w.dates[0].date()), "end": str(w.dates[-1].date()),
+             "small": small_account(panel, base, names, w, settings),
              "n_sessions": len(w.dates), "sleeve_returns": w.sleeve_returns, "legacy": parts["base"].meta.get("legacy"),
              "regime": None if panel.regime is None else panel.regime["label"].shift(1).reindex(w.dates)}
     return LadderStudy(rungs=parts["base"].names, panel_facts=facts, **parts)

@@ -20,7 +20,7 @@ from .legacy_orders import KillState, LegacyOrders, metadata_vol, plan_orders, r
 from .legacy_signals import LegacyParams, LegacySignals, SignalInputs, legacy_signals, sector_table
 from .panel import Panel
 from .panel_arrays import CarryCosts, holding_cost, panel_arrays, session_range
-from .walk_forward import Track, WalkForward, first_session
+from .walk_forward import Track, WalkForward, earned_by_sleeves, first_session
 from ..stages.turnover import cost_of, cost_terms
 from ..types import BINDING, InputError
 
@@ -225,7 +225,7 @@ def _collect(panel: Panel, tracks: Sequence[LegacyTrack], record: Sequence[Mappi
         dates=dates, names=names, sleeve_weights=dict.fromkeys(names, empty), vol_target=frame(p.vol_target),
         binding=pd.DataFrame(stacked["bound"].sum(axis=0), index=list(names), columns=list(BINDING)),
         rungs=pd.DataFrame(index=list(names)), meta=meta, tracks=cast(tuple[Track, ...], tuple(tracks)),
-        sleeve_returns=pd.DataFrame(history.est.rows("scaled")[span[0]:span[1]], index=dates, columns=ids),
+        sleeve_returns=pd.DataFrame(earned_by_sleeves(history.est, *span), index=dates, columns=ids),
         exposures={names[i]: pd.DataFrame(stacked["exposures"][:, n], index=dates, columns=list(panel.symbols))
                    for n, i in enumerate(kept)}, **tables)
 

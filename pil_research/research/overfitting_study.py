@@ -123,9 +123,9 @@ def pick_table(result: CSCVResult, returns: pd.DataFrame, base: str, *, most: in
     table = won.agg({"is_sharpe": "mean", "oos_sharpe": "mean", "median_rank": "median"})
     table.insert(0, "share", won.size() / result.n_splits)
     table.index = pd.Index([result.names[i] for i in table.index], name="member")
-    table = table.sort_values("share", ascending=False, kind="stable").head(most)
-    if base not in table.index:
-        table = table.reindex([*table.index, base]).fillna({"share": float((result.is_best == result.names.index(base)).mean())})
+    table = table.sort_values("share", ascending=False, kind="stable")
+    first = [str(n) for n in table.index[:most]]
+    table = table.reindex(first if base in first else [*first, base]).fillna({"share": 0.0})
     full = pd.Series(np.asarray(sharpe(returns.to_numpy(), bars_per_year=bars_per_year)), index=list(returns.columns))
     return table.assign(full_sharpe=full[table.index], full_rank=full.rank()[table.index]).rename_axis("member")
 

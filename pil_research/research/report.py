@@ -25,8 +25,9 @@ from .changes import changes_line, with_changes
 from ..types import InputError, plain
 
 # %% auto #0
-__all__ = ['SCHEMA', 'new_run_id', 'package_root', 'source_hash', 'code_version', 'report_schema', 'check_envelope',
-           'envelope_of', 'read_runs', 'newest_runs', 'write_run', 'without_folders', 'result_text', 'damage_of']
+__all__ = ['SCHEMA', 'INPUT_FILES', 'new_run_id', 'package_root', 'source_hash', 'code_version', 'report_schema',
+           'check_envelope', 'envelope_of', 'read_runs', 'newest_runs', 'write_run', 'without_folders', 'input_hashes',
+           'result_text', 'damage_of']
 
 # %% ../../nbs/59_report.ipynb #0a3b7317
 def new_run_id(parameters: Mapping[str, Any], now: datetime) -> str:
@@ -94,12 +95,13 @@ def check_envelope(envelope: Mapping[str, Any]) -> None:
 
 def envelope_of(report: str, run_id: str, *, verdict: Mapping[str, Any], checks: list[dict[str, Any]],
                 data: Mapping[str, Any], config_hash: str, params: Mapping[str, Any], tables: Mapping[str, Any],
-                warnings: list[str], files_written: list[dict[str, str]]) -> dict[str, Any]:
+                warnings: list[str], files_written: list[dict[str, str]],
+                inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Assemble and check one result."""
     out = {"schema": SCHEMA, "report": report, "run_id": run_id, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
            "code": code_version(), "config_hash": config_hash, "params": plain(dict(params)), "data": plain(dict(data)),
            "verdict": plain(dict(verdict)), "checks": plain(checks), "tables": plain(dict(tables)),
-           "files": files_written, "warnings": warnings}
+           "files": files_written, "warnings": warnings, "inputs": dict(inputs or {})}
     check_envelope(out)
     return out
 
@@ -181,7 +183,7 @@ def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[
     for name, frame in frames.items():
         frame.to_parquet(out / "data" / f"{name}.parquet")
     envelope = envelope_of(report, run_id, checks=checks, tables=tables, config_hash=config.fingerprint(), verdict=verdict,
-                           data=_data_facts(facts), params=given, files_written=_hashes(out),
+                           data=_data_facts(facts), params=given, files_written=_hashes(out), inputs=input_hashes(params or {}),
                            warnings=[*warnings, *_engine_note(), *(str(n) for n in facts.get("notes", ()))])
     (out / "result.json").write_text(json.dumps(envelope, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return envelope
@@ -190,6 +192,23 @@ def write_run(report: str, out_dir: str | Path, *, run_id: str, page: Callable[[
 def without_folders(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with absolute paths cut to their names."""
     return {k: Path(v).name if isinstance(v, str) and Path(v).is_absolute() else v for k, v in params.items()}
+
+# %% ../../nbs/59_report.ipynb #inphash2
+INPUT_FILES = ("family", "store", "other", "approval")  # parameters that may name a file, beside data and config
+
+
+def input_hashes(params: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file or folder that a parameter names, by parameter."""
+    found = {k: Path(str(params[k])) for k in INPUT_FILES if params.get(k)}
+    return {k: f"sha256:{_content(path)}" for k, path in found.items() if path.exists()}
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the files below a folder."""
+    whole = hashlib.sha256()
+    for file in sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]:
+        whole.update(file.relative_to(path).as_posix().encode() + file.read_bytes())
+    return whole.hexdigest()
 
 # %% ../../nbs/59_report.ipynb #062eb446
 def _data_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .index import build_index
 from .panel_source import SHARED
-from .report import new_run_id
+from .report import INPUT_FILES, new_run_id
 from .templates import TEMPLATES, check_parameters, load_profile, parse_values, template_defaults, template_path
 from .trials import default_ledger
 from ..types import InputError
@@ -25,7 +25,7 @@ __all__ = ['FILES', 'run_report', 'TEMPLATES', 'check_parameters', 'load_profile
            'template_path']
 
 # %% ../../nbs/59a_runner.ipynb #a7f22339
-FILES = ("data", "config", "family", "store", "other", "approval")  # may name a file; the kernel works elsewhere
+FILES = ("data", "config", *INPUT_FILES)  # may name a file; the kernel works elsewhere
 _all_ = ["TEMPLATES", "check_parameters", "load_profile", "parse_values", "template_defaults", "template_path"]
 
 # %% ../../nbs/59a_runner.ipynb #0da1b989

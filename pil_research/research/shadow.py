@@ -191,7 +191,7 @@ def _statistics(books: ShadowBooks, daily: pd.DataFrame, book: str, end: str) ->
     lag0, lag1 = (books.accounts.net[f"{book}|{lag}"].loc[daily.index].to_numpy() for lag in (0, 1))
     held = (books.ours if book == "ours" else books.other).loc[daily.index].to_numpy()
     return {"Net return, lag 0": float(np.prod(1.0 + lag0) - 1.0), "Net return, lag 1": float(np.prod(1.0 + lag1) - 1.0),
-            "Volatility, realised": float(np.std(lag0) * np.sqrt(252.0)),
+            "Volatility, realised": float(np.std(lag0, ddof=1) * np.sqrt(252.0)) if len(lag0) > 1 else float("nan"),
             "Volatility, ex ante": float(books.active_vol[book].loc[daily.index].mean()),
             "Largest drawdown": float(max_drawdown(lag0)), "Worst session": float(lag0.min()),
             "Gross exposure": float(np.abs(held).sum(axis=1).mean()), "Net exposure": float(held.sum(axis=1).mean()),

@@ -217,8 +217,8 @@ def _risk_section(r: ShadowResult) -> str:
     ax.set(xlabel="judged sessions", ylabel="% a year")
     label_ends(ax, {k: v for k, v in ends.items() if np.isfinite(v[0])}, len(n), gap=0.08)
     second = figure_html(svg(fig, "tracking", "Tracking error"), "Volatility of the difference of the two books: what the "
-                         f"covariance said before each session, and what came over {r.limits.vol_window} sessions. Ratio "
-                         f"{number(ratio, '.2f')}.")
+                         f"covariance said before each session, and what came over {r.limits.vol_window} sessions. Over all "
+                         f"judged sessions what came is {number(ratio, '.2f')} of what was said.")
     intro = ("Kelly times σ_P is a ceiling (SPEC 4, Stage 3): where the leverage multiplier stands at its bound, the book "
              "runs below it. Too little risk fails the volatility rule as too much does: either way the book is not the one "
              f"that was intended. Bound reached on {_bounded(r)} of {len(d)} sessions.")

@@ -71,21 +71,25 @@ def sleeves_headline(study: SleeveStudy) -> str:
     leak = ("the leak detector did not run" if not study.leaks_tested else f"{count['leaks']} leak" if count["leaks"] else
             "none leaks")
     ends = ", ".join(f"{d.index[i]} {signed(float(d.iloc[i]))}" for i in (-1, 0))
-    return (f"No gate. Of {len(said)} sleeves {count['earns']} earn alone after costs, {count['loses']} lose (95 %), {leak}; the "
-            f"book's net Sharpe with − without: {ends}; {study.n_obs:,} sessions {study.start} to {study.end}.")
+    return (f"No gate. Of {len(said)} sleeves {count['earns']} earn alone after costs, {count['loses']} lose (95 %, each over "
+            f"all bars it has), {leak}; the book's net Sharpe with − without: {ends}, over {study.n_obs:,} sessions "
+            f"{study.start} to {study.end}.")
 
 # %% ../../nbs/58j_sleeves_page.ipynb #833f4a26
 def _interval(key: str, end: str = "") -> Any:
     """A cell: a number and its interval."""
     def cell(row: Mapping[str, object]) -> str:
-        form = ".2f" if key == "net_sharpe" else "+.2f"
-        d, low, high = (number(row.get(k, np.nan), form) for k in (f"{key}{end}", f"low{end}", f"high{end}"))
+        def shown(k: str) -> str:
+            x, digits = float(np.asarray(row.get(k, np.nan), dtype=float)), 2
+            digits += 0.0 < abs(x) < 0.005  # an end that two digits would put on the other side of zero
+            return number(x, f"{'' if key == 'net_sharpe' else '+'}.{digits}f")
+        d, low, high = (shown(k) for k in (f"{key}{end}", f"low{end}", f"high{end}"))
         return f"{d} [{low}, {high}]"
     return cell
 
 
 def _first_screen(r: SleeveStudy, facts: Mapping[str, Any], run: Mapping[str, str]) -> str:
-    small = (f"{r.n_obs:,} sessions {r.start} to {r.end} · data: {facts.get('name', '')} ({facts.get('source', '')}) · "
+    small = (f"book: {r.n_obs:,} sessions {r.start} to {r.end} · data: {facts.get('name', '')} ({facts.get('source', '')}) · "
              f"{len(r.ids)} sleeves · run {run.get('run_id', '–')}")
     t = r.table.join(r.marginal["difference"].rename("book"))
     table = table_html(t, {

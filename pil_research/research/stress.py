@@ -20,7 +20,7 @@ from pil_research.research.stress_events import (
     HARD_CAP, REPLAYS, Shares, channel_shares, event_rows, fullest_start, one_day_table, read_path, run_path,
     run_replay, shapley, worst_start)
 from pil_research.research.stress_monte_carlo import (
-    MonteCarlo, Still, correlate, eligible_rows, fill_by_class, frequency, monte_carlo, row_stats, stationary_rows,
+    MonteCarlo, Still, correlate, eligible_rows, factor_share, fill_by_class, frequency, monte_carlo, row_stats, stationary_rows,
     tail_risk)
 from .stress_reverse import correlation_stress, reverse_one_day, reverse_path, smallest
 from .stress_scenarios import (
@@ -33,8 +33,8 @@ from ..types import InputError, plain
 
 Floats = NDArray[np.float64]
 _all_ = ["HARD_CAP", "REPLAYS", "Shares", "channel_shares", "event_rows", "fullest_start", "one_day_table", "read_path",
-         "run_path", "run_replay", "shapley", "worst_start", "MonteCarlo", "Still", "correlate", "eligible_rows", "frequency",
-         "monte_carlo", "fill_by_class",
+         "run_path", "run_replay", "shapley", "worst_start", "MonteCarlo", "Still", "correlate", "eligible_rows", "factor_share",
+         "frequency", "monte_carlo", "fill_by_class",
          "row_stats", "stationary_rows", "tail_risk", "correlation_stress", "reverse_one_day", "reverse_path", "smallest",
          "KINDS", "SCENARIOS", "TITLES", "ScenarioPath", "expiry_trap", "path_returns", "price_change_loss", "scenario_facts",
          "scenario_file", "scenario_path", "scenario_table", "shock_vectors", "vector_of", "ALL_ON", "CHANNELS", "NO_GOVERNOR",
@@ -45,9 +45,9 @@ _all_ = ["HARD_CAP", "REPLAYS", "Shares", "channel_shares", "event_rows", "fulle
 __all__ = ['Floats', 'TRACKS', 'Runs', 'stress_configs', 'StressStudy', 'stress_study', 'stress_checks', 'worst_status',
            'stress_verdict', 'HARD_CAP', 'REPLAYS', 'Shares', 'channel_shares', 'event_rows', 'fullest_start',
            'one_day_table', 'read_path', 'run_path', 'run_replay', 'shapley', 'worst_start', 'MonteCarlo', 'Still',
-           'correlate', 'eligible_rows', 'frequency', 'monte_carlo', 'fill_by_class', 'row_stats', 'stationary_rows',
-           'tail_risk', 'correlation_stress', 'reverse_one_day', 'reverse_path', 'smallest', 'KINDS', 'SCENARIOS',
-           'TITLES', 'ScenarioPath', 'expiry_trap', 'path_returns', 'price_change_loss', 'scenario_facts',
+           'correlate', 'eligible_rows', 'factor_share', 'frequency', 'monte_carlo', 'fill_by_class', 'row_stats',
+           'stationary_rows', 'tail_risk', 'correlation_stress', 'reverse_one_day', 'reverse_path', 'smallest', 'KINDS',
+           'SCENARIOS', 'TITLES', 'ScenarioPath', 'expiry_trap', 'path_returns', 'price_change_loss', 'scenario_facts',
            'scenario_file', 'scenario_path', 'scenario_table', 'shock_vectors', 'vector_of', 'ALL_ON', 'CHANNELS',
            'NO_GOVERNOR', 'BaseWalk', 'Event', 'Frozen', 'Ground', 'Start', 'Walk', 'base_walk', 'cut', 'extend',
            'ground_of', 'play', 'take_start']
@@ -269,11 +269,11 @@ def _warnings(cells: pd.DataFrame, events: pd.DataFrame, one_day: pd.DataFrame) 
     rose = events[(events["seen"] & ~events["cut_ok"]).to_numpy(dtype=bool)]
     for key, r in zip(rose.index, rose.to_dict("records"), strict=True):
         book = {"walk": "the book of the day", "today": "today's book", "invested": "the hardest hit book"}[str(key[2])]
-        out.append(f"{key[0]}, {key[1]} (from {book}): gross rose from {100 * r['gross_before']:.0f} % to "
-                   f"{100 * r['gross_after']:.0f} % of equity while the drawdown reached {100 * r['max_dd']:.1f} % (without the "
+        out.append(f"{key[0]}, {key[1]} (from {book}): gross rose from {100 * r['gross_before']:.1f} % to "
+                   f"{100 * r['gross_after']:.1f} % of equity while the drawdown reached {100 * r['max_dd']:.1f} % (without the "
                    f"governor {100 * r['gross_off']:.0f} %). Likely cause: a book below its target is traded up when volatility "
                    "makes the cost gate open, and the governor cuts the target, not that; not traced.")
-    least = one_day["shocked"].groupby(level="scenario").median()
+    least = one_day.loc[one_day["worst"] > 0.0, "shocked"].groupby(level="scenario").median()
     out += [f"{TITLES[str(s)]}: only {100 * x:.0f} % of gross (median of the worst books) has a published or proxy move."
             for s, x in least.items() if x < 0.5 and TITLES[str(s)] not in none]
     return tuple(out)

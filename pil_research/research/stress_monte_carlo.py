@@ -22,8 +22,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Ints', 'VARIANTS', 'Still', 'stationary_rows', 'eligible_rows', 'fill_by_class', 'correlate', 'row_stats',
-           'tail_risk', 'frequency', 'MonteCarlo', 'monte_carlo']
+__all__ = ['Floats', 'Ints', 'VARIANTS', 'Still', 'stationary_rows', 'eligible_rows', 'fill_by_class', 'factor_share',
+           'correlate', 'row_stats', 'tail_risk', 'frequency', 'MonteCarlo', 'monte_carlo']
 
 # %% ../../nbs/53d_stress_monte_carlo.ipynb #182a2eba
 class Still:
@@ -101,6 +101,15 @@ def fill_by_class(returns: Floats, classes: Ints) -> Floats:
     return out
 
 # %% ../../nbs/53d_stress_monte_carlo.ipynb #7d4ac986
+def factor_share(rows: Floats, book: Floats, least: float) -> float:
+    """Share of variance a common factor needs for every pair of positions in `book` (M,) to correlate at `least`."""
+    held = (book != 0.0) & (rows.std(axis=0) > 0.0)
+    if np.count_nonzero(held) < 2:
+        return least
+    lowest = float(np.corrcoef(rows[:, held] * np.sign(book[held]), rowvar=False).min())
+    return max(least, (least - lowest) / (1.0 - lowest))
+
+
 def correlate(rows: Floats, other: Floats, book: Floats, rho: float, stats: tuple[Floats, Floats, float, float]) -> Floats:
     """Rows (..., M) under a common factor taken from `other` (..., M), independent rows.
 
@@ -110,6 +119,7 @@ def correlate(rows: Floats, other: Floats, book: Floats, rho: float, stats: tupl
     book : (M,) array
         Its sides say which direction is bad.
     rho : float
+        Share of variance of the factor; see `factor_share`.
     stats : tuple
         Mean and deviation of the markets (M,), mean and deviation of the book's return, over all rows.
     """
@@ -188,7 +198,7 @@ def monte_carlo(base: BaseWalk, *, n_paths: int = 10_000, horizon: int = 63, blo
     block : float
         Mean block length in bars.
     rho : float
-        Least correlation of the stressed variant.
+        Least correlation of any two positions in the stressed variant.
     seed : int
     start : Start, optional
         Today by default.
@@ -210,7 +220,8 @@ def monte_carlo(base: BaseWalk, *, n_paths: int = 10_000, horizon: int = 63, blo
     off = {n: c.replace(**{"governor.enabled": False}) for n, c in tracks.items()}
     for variant in VARIANTS:
         book = at.held.mean(axis=0) if variant == "correlated" else None
-        draw = _Draw(rows, picks, book, rho, None if book is None else row_stats(rows, book))
+        share, stats = (0.0, None) if book is None else (factor_share(rows, book, rho), row_stats(rows, book))
+        draw = _Draw(rows, picks, book, share, stats)
         losses, falls, acted = _simulate(base, at, tracks, draw, chunk, progress)
         free = [losses.copy(), falls.copy()]
         again = np.flatnonzero(acted.any(axis=0))  # where the governor never acted its absence changes nothing

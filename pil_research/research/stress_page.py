@@ -146,8 +146,16 @@ def _arrow(a: str, b: str, form: str) -> Any:
     return lambda row: f"{number(row[a], form)} → {number(row[b], form)}"
 
 
+def _rose(study: StressStudy, key: tuple[str, str, str]) -> bool:
+    """Whether gross was not cut on a path that was to show it."""
+    return key in study.events.index and bool(study.events.loc[key, "seen"]) and not bool(study.events.loc[key, "cut_ok"])
+
+
 def lead_table(study: StressStudy, checks: list[dict[str, Any]], track: str = "HRP") -> pd.DataFrame:
-    """One row a scenario: one-day losses, the path from the hardest hit book, and the worse of the two statuses."""
+    """One row a scenario: one-day losses, the path from the hardest hit book, and the worst status of what it decided.
+
+    That is the one-day loss, the path, and the governor's cut from the invested and from today's book.
+    """
     prefix = {"HRP": "hrp", "1/N-risk": "1n_risk"}[track]
     by_id = {str(c["id"]): str(c["status"]) for c in checks}
     rows = {}
@@ -156,6 +164,7 @@ def lead_table(study: StressStudy, checks: list[dict[str, Any]], track: str = "H
         key = (track, TITLES[s], "invested")
         path = dict(study.events.xs(key).items()) if key in study.events.index else {}
         found = [by_id.get(f"stress.{prefix}.{part}.{s}", "") for part in ("one_day", "path")]
+        found += ["fail" for at in ("invested", "today") if _rose(study, (track, TITLES[s], at))]
         status = next((x for x in ("fail", "inconclusive", "pass") if x in found), "")
         rows[TITLES[s]] = {"today": float(day["today"].max()), "worst": float(day["worst"].max()), "status": status,
                            "shocked": float(day["shocked"].to_numpy()[day["worst"].to_numpy().argmax()]), **{
@@ -176,7 +185,8 @@ def _first_screen(study: StressStudy, checks: list[dict[str, Any]], verdict: Map
         "gross": ("Gross %", _arrow("gross_before", "gross_after", ".0%")), "tier": ("Tier", "text"),
         "status": ("Status", lambda r: _mark(r["status"]))}, corner="HRP (stylised)", strong=(), css="wide",
         caption="Losses in per cent of equity, positive = loss; negative: the book gains. Path: from the invested book that "
-        "the scenario hits hardest; gross before and after the trough. 2020 negative WTI is one day.")
+        "the scenario hits hardest; gross before and after the trough. 2020 negative WTI is one day. Status: one day, path, and "
+        "gross cut from that book and from today's.")
     drawn = lead[lead["loss_off"].notna()]
     fig, ax = figure(5.0, 3.5)
     plot_losses(drawn, ax=ax)

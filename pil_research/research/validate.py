@@ -23,7 +23,8 @@ from ..config import PILConfig
 from .approval import DAYS, withdraw_approval, write_approval
 from .data_check import prepare_data
 from .index import build_index
-from .report import newest_runs, read_runs, source_hash, without_folders
+from .report import input_hashes, newest_runs, read_runs, source_hash
+from .runner import FILES
 from .templates import check_parameters, load_profile, template_defaults, template_path
 from .verdict import Verdict, judge
 from ..types import InputError, PilError
@@ -103,7 +104,9 @@ def can_reuse(run: Mapping[str, Any] | None, job: Job, expected: Expected) -> bo
     """True when the newest run of a report is what the job would produce."""
     if run is None or run.get("damaged") or run["verdict"]["status"] == "error":
         return False
-    asked = without_folders({k: v for k, v in job.params.items() if k not in _RUNTIME})
+    asked = {k: Path(str(v)).name if k in FILES else v for k, v in job.params.items() if k not in _RUNTIME}
+    if run.get("inputs", {}) != input_hashes(job.params):
+        return False
     same_code = run["code"].get("version") == __version__ and run["code"].get("source") == expected.source
     if not same_code or any(run["params"].get(k, _RUNTIME) != v for k, v in asked.items()):
         return False

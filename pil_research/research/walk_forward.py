@@ -33,7 +33,8 @@ Ints = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'SESSION_TABLES', 'TABLES', 'Track', 'WalkForward', 'join_walks', 'summary_table',
-           'first_session', 'first_session_of', 'run_tracks', 'take', 'walk_forward', 'snapshot_at']
+           'first_session', 'first_session_of', 'run_tracks', 'earned_by_sleeves', 'take', 'walk_forward',
+           'snapshot_at']
 
 # %% ../../nbs/51_walk_forward.ipynb #37739b75
 @dataclass(frozen=True, kw_only=True)
@@ -420,6 +421,19 @@ def _joined(groups: Sequence[_Group], name: str, back: Ints) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)[:, back]
 
 
+def earned_by_sleeves(est: Estimator, a: int, b: int) -> Floats:
+    """What each sleeve earned at Stage 0's scale in rows a to b - 1, before costs (b - a, K); NaN before it has a scale.
+
+    As the book earns it: every bar, a symbol without a return at 0, nothing divided by the root of the days it spans.
+    """
+    h, scale = est.history, est.rows("scale")
+    out = np.full((b - a, len(h.sleeve_ids)), np.nan)
+    for t in range(max(a, 1), b):
+        raw = np.where(np.isfinite(h.given[t]), h.given[t], h.unit[t - 1] @ np.nan_to_num(h.returns[t]))
+        out[t - a] = np.where(h.known[t - 1], raw * scale[t - 1], np.nan)
+    return out
+
+
 def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a: int, b: int,
              account: float) -> WalkForward:
     """Tables from the records of all groups, in the order of the tracks."""
@@ -439,12 +453,12 @@ def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a:
     rungs: Any = _NotKept("rungs") if "rung" not in rows else _rung_days(tracks, rows["rung"])
     states = [take(g.state, [i]) for g in groups for i in range(len(g.tracks))]
     first = groups[0]
-    scaled = pd.DataFrame(first.est.rows("scaled")[a:b], index=dates, columns=ids)
     meta = {"kelly": float(first.params.sizing.kelly[0]), "panel": panel.name, "source": panel.source,
             "data_fingerprint": panel.fingerprint(), "account": account, "engine": engine(),
             "config_fingerprints": {t.name: t.config.fingerprint() for t in tracks}}
+    earned = pd.DataFrame(earned_by_sleeves(first.est, a, b), index=dates, columns=ids)
     return WalkForward(dates=dates, names=names, sleeve_weights=weights, binding=binding, rungs=rungs,
-                       sleeve_returns=scaled, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),
+                       sleeve_returns=earned, meta=meta, tracks=tuple(tracks), final_states=tuple(states[i] for i in back),
                        exposures=exposures, **tables)
 
 # %% ../../nbs/51_walk_forward.ipynb #05b75e89
