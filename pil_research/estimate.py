@@ -147,7 +147,7 @@ class History:
     Raises
     ------
     InputError
-        If shapes disagree, ids are unsorted, dates do not rise, or a return is infinite.
+        If shapes disagree, ids are unsorted, dates do not rise, or a return is infinite or beyond 1e6 (``BAD_RETURN``).
     """
 
     def __init__(self, symbols: Sequence[str], sleeve_ids: Sequence[str], returns: Floats, targets: Floats,

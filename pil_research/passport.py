@@ -28,7 +28,7 @@ SYMBOL_STEPS = (*SLEEVE_STEPS, "net", "vol", "caps", "governor", "kelly", "risk 
 MEANING = {
     "base": "base allocation of the sleeves", "tilt": "skill and regime tilt, bounded", "cap": "sleeve caps",
     "smooth": "smoothing towards yesterday", "apply": "weights applied only after a move of two points",
-    "ramp": "probation ramp", "net": "netting and unknown symbols", "vol": "one volatility target",
+    "ramp": "probation ramp", "net": "netting (the parts above are sums over sleeves already)", "vol": "one volatility target",
     "caps": "name, cluster, net and gross caps", "governor": "drawdown governor and kill throttle",
     "kelly": "half-Kelly, once", "risk level": "from the target to what is held, at today's risk level",
     "band": "trades the band lets through (the rest is carried drift)", "gate": "optional trades the cost gate refused",

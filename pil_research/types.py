@@ -78,7 +78,7 @@ class AlarmCode(StrEnum):
     """Every alarm the layer can raise. Values are never reused."""
 
     ALLOCATOR_FALLBACK = "ALLOCATOR_FALLBACK"  # a lower rung of the allocation ladder was used
-    HRP_ERC_DIVERGENCE = "HRP_ERC_DIVERGENCE"  # half the L1 distance of HRP and ERC is above the limit
+    HRP_ERC_DIVERGENCE = "HRP_ERC_DIVERGENCE"  # half the L1 distance of the base weights and ERC is above the limit
     CORRELATION_HIGH = "CORRELATION_HIGH"  # the closest pair of sleeves is nearly one bet
     CAP_RELAXED = "CAP_RELAXED"  # a_max below 1/K was relaxed to 1/K
     CASH_UNPLACED = "CASH_UNPLACED"  # sleeve caps cannot place the whole budget
@@ -91,11 +91,11 @@ class AlarmCode(StrEnum):
     SYMBOL_UNRISKED = "SYMBOL_UNRISKED"  # too few observations for a risk estimate
     SYMBOL_UNKNOWN = "SYMBOL_UNKNOWN"  # no instrument row or no price
     MULTI_DAY_RETURN = "MULTI_DAY_RETURN"  # a return spans a gap; it entered divided by the root of the bars
-    RETURN_OUTLIER = "RETURN_OUTLIER"  # a return beyond ten robust deviations
+    RETURN_OUTLIER = "RETURN_OUTLIER"  # a return beyond ten standard deviations
     SAME_SESSION_PURGED = "SAME_SESSION_PURGED"  # a bar dated on or after the session was not used
     COVARIANCE_REPAIRED = "COVARIANCE_REPAIRED"  # a covariance was moved to the nearest positive one
     RISK_UNAVAILABLE = "RISK_UNAVAILABLE"  # ex-ante volatility is not finite; hold, reduce only
-    BINDING_CHANGED = "BINDING_CHANGED"  # the set of binding constraints is not yesterday's
+    BINDING_CHANGED = "BINDING_CHANGED"  # other caps or cuts bind than at the last decision
     LEVERAGE_FLOOR = "LEVERAGE_FLOOR"  # the volatility target needs less than the alarm leverage
     CLUSTER_CAP_OFF = "CLUSTER_CAP_OFF"  # one cluster only; the cluster cap cannot act
     CAP_UNCURABLE = "CAP_UNCURABLE"  # a symbol above its cap may not be traded
@@ -104,7 +104,7 @@ class AlarmCode(StrEnum):
     KILL_TIER = "KILL_TIER"  # the kill tier changed
     KILL_SET = "KILL_SET"  # an operator kill acts
     OPERATOR_NEEDED = "OPERATOR_NEEDED"  # only an operator can re-arm
-    DAILY_LOSS = "DAILY_LOSS"  # the daily loss limit was hit
+    DAILY_LOSS = "DAILY_LOSS"  # the daily loss limit was hit, today or in the last session
     EQUITY_MISSING = "EQUITY_MISSING"  # sized on the last equity; reduce only
     EQUITY_NONPOSITIVE = "EQUITY_NONPOSITIVE"  # no equity; flat
     EQUITY_JUMP = "EQUITY_JUMP"  # equity moved more than 20 percent without a flow

@@ -200,7 +200,7 @@ def erc(cov: ArrayLike, *, budget: ArrayLike | None = None) -> FloatArray:
     ------
     InputError
         The codes of `check_covariance`; ``BAD_BUDGET``; ``NO_SOLUTION`` if the shares cannot be met, for
-        instance for an indefinite matrix or perfectly hedged sleeves.
+        instance for an indefinite matrix or perfectly hedged sleeves. Never for two sleeves without `budget`.
     """
     given = np.asarray(cov, dtype=np.float64)
     if budget is None and given.ndim == 2 and given.shape[0] == given.shape[1] > 2:

@@ -131,7 +131,7 @@ def allocate_with_fallback(cov: ArrayLike, method: str = "hrp", **options: Any) 
     cov : array_like, shape (..., K, K)
         May be unusable: that is what the ladder is for. Its shape may not.
     method : str
-        A key of ``ALLOCATORS``.
+        A key of ``ALLOCATORS``, or ``ext:NAME``.
     **options
         Keyword arguments of that method only (``variant=``, ``budget=``, ``upper=`` ...).
 
@@ -146,7 +146,9 @@ def allocate_with_fallback(cov: ArrayLike, method: str = "hrp", **options: Any) 
     Raises
     ------
     InputError
-        ``SHAPE``, ``UNKNOWN_METHOD``, or a bad option. Never for the values in `cov`.
+        ``SHAPE``, ``UNKNOWN_METHOD``, or a bad option. Values in `cov` raise nothing, except in an extension.
+    ConfigError
+        As `ladder`; ``BAD_EXTENSION`` also if the extension fails.
     """
     stack, lead = as_matrix_stack(cov)
     weights, rung = _walk(stack, method, options)
@@ -176,7 +178,7 @@ def allocate_batch(cov: ArrayLike, method: str = "hrp", *, active: ArrayLike | N
     cov : array_like, shape (D, K, K)
         Rows and columns of inactive sleeves are not read and may be NaN.
     method : str
-        A key of ``ALLOCATORS``.
+        A key of ``ALLOCATORS``, or ``ext:NAME``.
     active : array_like of bool, shape (D, K) or (K,), optional
         All active by default.
     **options
@@ -191,7 +193,7 @@ def allocate_batch(cov: ArrayLike, method: str = "hrp", *, active: ArrayLike | N
 
     Raises
     ------
-    InputError
+    InputError, ConfigError
         As `allocate_with_fallback`.
     """
     stack, _ = as_matrix_stack(cov)

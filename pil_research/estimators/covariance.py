@@ -60,7 +60,7 @@ def shrunk_covariance(returns: ArrayLike, *, target: str = "constant_correlation
     Raises
     ------
     InputError
-        On an unknown target, a wrong shape, an infinite return or a bad half-life.
+        On an unknown target, a wrong shape, an infinite return, a bad half-life or a negative `delta_scale`.
 
     Notes
     -----
@@ -387,7 +387,7 @@ def rolling_covariance(returns: ArrayLike, window: int | None, half_life: float 
     Raises
     ------
     InputError
-        As `shrunk_covariance`, or if a row of `ends` does not exist.
+        As `shrunk_covariance`, on a `window` below 2, or if a row of `ends` does not exist.
     """
     est = rolling_shrunk_covariance(returns, window, half_life, target, min_overlap=min_overlap,
                                     delta_scale=delta_scale, ends=ends)

@@ -82,7 +82,7 @@ def sleeve_returns_row(w_prev: ArrayLike, ret: ArrayLike, gap: ArrayLike | None 
     Raises
     ------
     InputError
-        If a return is infinite or the shapes differ.
+        If a return or target is infinite, or the shapes differ.
 
     Notes
     -----

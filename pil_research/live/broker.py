@@ -172,7 +172,7 @@ class PaperBroker(_Held):
     run : mapping
         Plain facts that say which run this is. A file made under other facts is refused.
 
-    Raises StateError ``BROKER_IO, BROKER_CORRUPT, OTHER_RUN, LOCKED``; see the table above.
+    Raises StateError ``BROKER_IO, BROKER_CORRUPT, OTHER_RUN, LOCKED, BAD_DIR, UNSAFE_DIR, BAD_FILE``; see the table above.
     """
 
     def __init__(self, path: str | Path, instruments: pd.DataFrame, symbols: Sequence[str], *, cash: float,

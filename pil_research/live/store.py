@@ -132,7 +132,7 @@ class StateStore(_Reader):
     Raises
     ------
     StateError
-        ``CORRUPT, MISSING, ROLLED_BACK, NEWER_SCHEMA, LOCKED, UNSAFE_DIR, BAD_FILE, STORE_IO``; see the table above.
+        ``CORRUPT, MISSING, ROLLED_BACK, NEWER_SCHEMA, LOCKED, BAD_DIR, UNSAFE_DIR, BAD_FILE, STORE_IO``; see the table above.
     """
 
     def __init__(self, path: str | Path, *, fresh: bool = False, readonly: bool = False) -> None:
@@ -158,7 +158,7 @@ class StateStore(_Reader):
         Raises
         ------
         StateError
-            ``COMMIT_FAILED, FENCED, LOST_UPDATE, DUPLICATE_ID, MOVED``; nothing was written.
+            ``COMMIT_FAILED, FENCED, LOST_UPDATE, DUPLICATE_ID, MOVED, NOT_PLAIN``; nothing was written.
         """
         return _commit(self, entry, state, blobs or {})
 

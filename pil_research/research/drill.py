@@ -89,7 +89,7 @@ def _ask(path: Path, config: PILConfig, calendar: SlotCalendar, s: Snapshot) -> 
 
 # %% ../../nbs/36_drill.ipynb #fb40f866
 def clock_jumps(path: Path, count: int, seed: int) -> Clock:
-    """Ask the next decision at `count` wrong times, each on a copy, and after each refusal at the right one."""
+    """Ask the next decision at `count` wrong times, each on a copy, and after each at the right one."""
     rng, copy, n = np.random.default_rng(seed), path.parent / "clock" / path.name, Counter[str]()
     with StateStore(path) as store:
         config, calendar, asked = _next_question(store)

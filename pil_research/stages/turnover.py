@@ -239,7 +239,7 @@ def passes_gate(optional: ArrayLike, variance: ArrayLike, cost: ArrayLike, *, ha
     Returns
     -------
     (...) array of bool
-        False wherever a number is missing.
+        With the gate on, False wherever a number is missing.
     """
     wanted = (np.asarray(optional) != 0.0).any(axis=-1)
     rule = GateRule(haircut, vol_base, gate_sharpe, horizon, enabled)
