@@ -31,7 +31,7 @@ demo: $(STAMP)  ## validate on real futures with small settings; prints gates, a
 	$(BIN)/pil demo
 
 test: $(STAMP)  ## every test; see CONTRIBUTING.md for what each part proves
-	@echo "[test] about 5,500 tests in seven to eleven minutes on two cores"
+	@echo "[test] about 5,500 tests in seven to thirteen minutes on two cores"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)  ## the slow tier as well

@@ -77,7 +77,7 @@ def fished(place: Path, line: str) -> set[str]:
 @needs_fish
 def test_fish_completes(place: Path) -> None:
     assert fished(place, "pil re") == fished(place, "pil --debug re") == {"report", "replay"}
-    assert fished(place, "pil report ") == set(TEMPLATES) and fished(place, "pil report se") == {"sensitivity"}
+    assert fished(place, "pil report ") == {*TEMPLATES, "all"} and fished(place, "pil report se") == {"sensitivity"}
     assert fished(place, "pil validate --pro") == {"--profile"}
     assert {"full", "smoke", "mine.toml"} <= fished(place, "pil validate --profile ")
     assert fished(place, "pil config ") == {"show", "check"} and fished(place, "pil config check mi") == {"mine.toml"}
@@ -118,7 +118,7 @@ def zshed(place: Path, line: str, until: tuple[str, ...]) -> str:
 
 @needs_zsh
 @pytest.mark.parametrize(("line", "words"), [
-    ("pil re", ("replay", "report")), ("pil --debug re", ("replay", "report")), ("pil report ", tuple(TEMPLATES)),
+    ("pil re", ("replay", "report")), ("pil --debug re", ("replay", "report")), ("pil report ", (*TEMPLATES, "all")),
     ("pil report se", ("sensitivity",)), ("pil validate --pro", ("validate --profile",)), ("pil config ", ("show", "check")),
     ("pil validate --profile ", ("full", "smoke", "mine.toml")), ("pil config check mi", ("mine.toml",)),
     ("pil report ladder --g", ("--gate",)), ("pil report ladder --config mi", ("mine.toml",))])
@@ -133,7 +133,7 @@ def test_the_words_are_the_parsers() -> None:
     for name, parser in commands.choices.items():
         given = {o for a in parser._actions if a.help != argparse.SUPPRESS for o in a.option_strings if o.startswith("--")}
         assert set(WORDS[name].options) == given
-    assert WORDS["report"].values == tuple(TEMPLATES)
+    assert WORDS["report"].values == (*TEMPLATES, "all")
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -126,3 +126,12 @@ def test_every_command_of_the_readme_runs_and_the_daemon_goes_on(tmp_path: Path)
     closed = decisions(told(project, lines[4]))
     assert {x["status"] for x in closed} == {"flat"} and not closed[-1]["gross"]
     assert {"runs/", "desk/"} <= set((project / ".gitignore").read_text().split())
+
+
+@pytest.mark.slow
+def test_a_new_project_is_long_enough_for_the_overfitting_report(tmp_path: Path) -> None:
+    project = tmp_path / "mine"
+    assert main(["new", str(project)]) == 0
+    done = told(project, "pil report overfitting --profile profile.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((project / "runs" / "overfitting").glob("*/report.html"))) == 1

@@ -328,7 +328,7 @@ def test_a_hold_while_a_sleeve_leaves_the_list(tmp_path: Path) -> None:
 
 
 def test_holds_in_a_row_reduce_then_halt(desk: Desk) -> None:
-    """Three holds, then reduce only until a clean slot; twelve, and only an operator opens the book again."""
+    """More than three holds: reduce only until a clean slot; more than twelve, and only an operator opens the book again."""
     limits, row, seen = desk.limits, ROW + 2, []
     while not desk.session.memory.halted:
         made = desk.snapshot(row)

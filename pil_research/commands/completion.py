@@ -39,7 +39,7 @@ def typed_words(parser: argparse.ArgumentParser) -> dict[str, Typed]:
     from pil_research.research.templates import TEMPLATES, template_path
 
     profiles = sorted(p.stem for p in (template_path("ladder").parent / "params").glob("*.yaml"))
-    places = {"report": tuple(TEMPLATES), "--profile": tuple(profiles), "--data": ("default", "synthetic")}
+    places = {"report": (*TEMPLATES, "all"), "--profile": tuple(profiles), "--data": ("default", "synthetic")}
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     texts = {a.dest: str(a.help or "") for a in commands._choices_actions}
     found = {name: _typed(sub, texts.get(name, ""), places) for name, sub in commands.choices.items()}

@@ -22,8 +22,8 @@ HELP = "lay out a project folder that runs as it is"
 def options(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pil new`."""
     parser.add_argument("folder", help="made if needed; must be empty or absent")
-    parser.add_argument("--sizes", default="5,15,900", metavar="K,M,DAYS", help="of the invented market: sleeves, symbols, days "
-                        "(default: 5,15,900)")
+    parser.add_argument("--sizes", default="5,15,1100", metavar="K,M,DAYS", help="of the invented market: sleeves, symbols, days "
+                        "(default: 5,15,1100)")
     parser.add_argument("--seed", type=whole(0), default=7, help="of the invented market (default: 7)")
 
 # %% ../../nbs/60j_new_command.ipynb #85b5ee54
@@ -203,7 +203,7 @@ python daemon.py
 GITIGNORE = "runs/\ndesk/\n__pycache__/\n*.sqlite\n*.sqlite-*\n"
 
 # %% ../../nbs/60j_new_command.ipynb #7dfb441e
-def write_project(folder: str | Path, *, sizes: tuple[int, int, int] = (5, 15, 900), seed: int = 7) -> Path:
+def write_project(folder: str | Path, *, sizes: tuple[int, int, int] = (5, 15, 1100), seed: int = 7) -> Path:
     """Write a project; returns the folder.
 
     Raises
@@ -239,7 +239,7 @@ def run(args: argparse.Namespace) -> int:
 
     numbers = args.sizes.split(",")
     if len(numbers) != 3 or not all(n.isdigit() for n in numbers):
-        raise InputError(f"--sizes needs three whole numbers, got {args.sizes!r}; for instance 5,15,900", code="BAD_PARAMETER",
+        raise InputError(f"--sizes needs three whole numbers, got {args.sizes!r}; for instance 5,15,1100", code="BAD_PARAMETER",
                          field="sizes", value=args.sizes, limit="K,M,DAYS")
     root = write_project(args.folder, sizes=(int(numbers[0]), int(numbers[1]), int(numbers[2])), seed=args.seed)
     say(*(f"{p.relative_to(root)}{'/' if p.is_dir() else ''}" for p in sorted(root.iterdir())), "",

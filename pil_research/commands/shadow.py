@@ -16,7 +16,8 @@ __all__ = ['HELP', 'options', 'run']
 
 # %% ../../nbs/60g_shadow_command.ipynb #6126a83f
 HELP = "PIL beside another allocator on the same inputs, from a journal or over the end of a panel"
-_TEXT = {"data": "default, synthetic, or a panel folder", "start": "first date of the panel", "end": "last date of the panel",
+_TEXT = {"data": "default, synthetic, a panel folder, raw market files, or shared[:futures|:etf]",
+         "start": "first date of the panel", "end": "last date of the panel",
          "config": "configuration file", "store": "a live or paper store: judge its journal instead of replaying the panel",
          "other": "legacy, or a .csv or .parquet of weights, date x symbol (default: the panel's other_book, else legacy)",
          "since": "first judged session of a journal", "approval": "approval file, for the cutover checklist"}

@@ -270,7 +270,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def docs_block(found: Mapping[str, Any]) -> str:
-    """Count, table of goals, reasons for the missed ones, memory and scale-out rows, and versions, as Markdown."""
+    """Count, table of goals, reasons for the missed and the unjudged ones, scale-out rows, and versions, as Markdown."""
     rows = _rows_of(found)
     goals, (count, rest) = goal_rows(rows), summary(found)
     frame = bench_frame(goals)

@@ -148,7 +148,7 @@ def default_panel(markets: str | Sequence[str] = "default", start: str = "1990-0
     start, end : str
         First and last date of the panel. The sleeves see no data before `start`.
     sleeves : "default", "all" or list
-        The six of `DEFAULT_SLEEVES` (one a family), or any of the nine reference sleeves.
+        The six of `DEFAULT_SLEEVES` (six kinds of rule), or any of the nine reference sleeves.
     costs : "quoted" or "institutional"
 
     Returns

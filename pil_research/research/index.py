@@ -36,7 +36,7 @@ def _why(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
 
 
 def moved_numbers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Checks whose value or status differs from the report's run before: report, check, before, now, change, differs."""
+    """Checks whose value or status differs from the report's run before: report, check, before, now, change, was, is, differs."""
     rows: list[dict[str, Any]] = []
     for report in dict.fromkeys(str(r["report"]) for r in found):
         runs = [r for r in found if r["report"] == report and not r.get("damaged")][:2]

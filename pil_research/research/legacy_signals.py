@@ -125,7 +125,7 @@ def telemetry_vector(signals: Floats, vol: Floats, skill: Floats, live: Bools, p
 # %% ../../nbs/42a_legacy_signals.ipynb #76ae35da
 @dataclass(frozen=True, kw_only=True)
 class SignalInputs:
-    """Arrays of a panel that the signals read, all rows; `forced` and the regime read are those of each row."""
+    """Arrays of a panel that the signals read, all rows; `admitted` is of the session after the row, the regime of the row."""
 
     targets: Floats  # (T, K, M) last published
     published: Bools  # (T, K)

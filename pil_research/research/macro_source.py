@@ -50,7 +50,7 @@ MACRO_LAGS: Mapping[str, MacroLag] = {
     **dict.fromkeys(("WALCL", "ICSA", "CCSA", "NFCI", "M2REAL"), ONE_WEEK),
     **dict.fromkeys(("FEDFUNDS", "UNRATE", "PAYEMS", "INDPRO", "M2SL", "UMCSENT"), SIX_WEEKS),
     **dict.fromkeys(("CPIAUCSL", "CPILFESL", "PCEPI"), SEVEN_WEEKS)}
-UNKNOWN = MacroLag(0, 42, 120, "no rule: the longest is used")
+UNKNOWN = MacroLag(0, 42, 120, "no rule: six weeks, as for monthly series")
 REVISED = ("CPIAUCSL", "CPILFESL", "UNRATE", "PAYEMS", "INDPRO", "PCEPI", "ICSA", "M2SL")
 
 # %% ../../nbs/40h3_macro_source.ipynb #78b50ca1

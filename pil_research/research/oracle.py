@@ -202,7 +202,7 @@ def ledoit_wolf_pypfopt(rng: np.random.Generator, sizes: Sequence[int]) -> float
 
 
 def ledoit_wolf_pypfopt_default(rng: np.random.Generator, sizes: Sequence[int]) -> float:
-    """The same with their default, the unbiased matrix: relative difference, at most 1/T or so."""
+    """The same with their default, the unbiased matrix: relative difference, 1/(T - 1)."""
     return _constant_correlation_gap(rng, unbiased=True)
 
 # %% ../../nbs/45_oracle.ipynb #f392e723

@@ -119,7 +119,7 @@ def clean_keys(frame: pd.DataFrame, key: str, names: Sequence[str], file: str) -
     Raises
     ------
     InputError
-        A tenth of the rows is not in order.
+        More than a tenth of the rows is not in order.
     """
     found: list[Defect] = []
     dates = pd.DatetimeIndex(pd.to_datetime(frame["date"], errors="coerce")).as_unit("ns")

@@ -401,9 +401,8 @@ def _reverse_section(study: StressStudy) -> str:
         parts.append(table_html(wide.set_axis(pd.Index(label), axis=0), {
             "daily stop": ("Daily stop", ".2f"), "floor": ("Floor", ".2f"), "flatten": ("Flatten", ".2f"),
             "gross cap": ("Gross cap", ".2f")}, corner="HRP, one day", strong=(),
-            caption=f"Multiple of the scenario at which the limit first binds, from {what}. ∞: not up to 20 times; a "
-                    f"market loses "
-            "at most 99 %."))
+            caption=f"Multiple of the scenario at which the limit first binds, from {what}. ∞: not up to 20 times (uniform "
+                    "move: 99); a market loses at most 99 %."))
     p = study.reverse_paths
     if len(p):
         wide = pd.DataFrame(p["scale"].xs("HRP", level="track").unstack("limit"))

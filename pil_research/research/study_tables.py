@@ -124,7 +124,7 @@ def overfitting_table(study: Study) -> str:
              _n(v["spread"]), _n(v["sharpe"]), _n(v["dsr"]), _n(v["dsr_effective"]), _n(v["dsr_floor"]), str(v["n_trials"]),
              str(v["n_effective"])]
             for name, s in study.items() for lag, v in s["overfitting"].items()]
-    return markdown(("panel and lag", "PBO", "PBO of noise, 95 %", "spread of SR", "SR of the base", "DSR",
+    return markdown(("panel and lag", "PBO", "PBO of noise, 5–95 %", "spread of SR", "SR of the base", "DSR",
                      "DSR, effective trials", "DSR, spread = its SE", "trials", "effective"), rows)
 
 

@@ -112,7 +112,11 @@ class WalkForward:
         return _select_tracks(self, names)
 
     def table(self) -> pd.DataFrame:
-        """One row a track: what a reader asks first."""
+        """One row a track: what a reader asks first.
+
+        ``weight_noise`` is the mean over sessions of the L1 change of the sleeve weights, a fraction; `ladder.rung_table` gives
+        half of it, in percentage points.
+        """
         return summary_table(self)
 
     def _repr_html_(self) -> str:
