@@ -64,9 +64,8 @@ class PortfolioIntegrator:
     SCHEMA = 1
 
     def __init__(self, config: PILConfig, state: BookState | None = None) -> None:
-        self.config, self._fingerprint = config, config.fingerprint()
-        self._params, self._kills = stack_configs([config]), Kills()
-        self._set, self._settings = CovarianceSet.of(config), EstimateSettings.of(config)
+        self.config, self._fingerprint, self._settings = config, config.fingerprint(), EstimateSettings.of(config)
+        self._params, self._kills, self._set = stack_configs([config]), Kills(), CovarianceSet.of(config)
         self._ids: tuple[str, ...] = ()
         self._symbols: tuple[str, ...] = ()
         self._arrays: StepState | None = None

@@ -171,12 +171,10 @@ class Market:
             symbols=tuple(symbols), clusters=np.array([names.index(str(c)) for c in table["cluster"]], dtype=np.int64),
             cluster_names=names, half_spread=numbers["half_spread_bps"] / 1e4, fee=numbers["fee_bps"] / 1e4,
             impact=numbers["impact_y"] * impact, assumed_impact=numbers["impact_bps"] / 1e4, adv=numbers["adv_usd"],
-            primary=None if (primary == np.arange(len(primary))).all() else primary,
-            multiple=numbers["exposure_multiple"], multiplier=numbers["multiplier"],
-            kinds=_given_kinds(instruments, symbols), funded=(table["kind"] != "future").to_numpy(),
-            assumed=table["assumed"].to_numpy(dtype=bool),
-            allows_nonpositive=table["allows_nonpositive_price"].to_numpy(dtype=bool), known=known,
-            digest=hashlib.sha256(repr(table.to_dict("list")).encode()).hexdigest())
+            primary=None if (primary == np.arange(len(primary))).all() else primary, multiple=numbers["exposure_multiple"],
+            multiplier=numbers["multiplier"], kinds=_given_kinds(instruments, symbols), known=known,
+            funded=(table["kind"] != "future").to_numpy(), assumed=table["assumed"].to_numpy(dtype=bool), digest=_digest(table),
+            allows_nonpositive=table["allows_nonpositive_price"].to_numpy(dtype=bool))
 
 # %% ../nbs/20a_market.ipynb #2e01b536
 def _check_table(given: object) -> None:
@@ -202,6 +200,11 @@ def _table_for(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> tupl
     return complete_instruments(table).loc[list(symbols)], known
 
 # %% ../nbs/20a_market.ipynb #3ce95ae8
+def _digest(table: pd.DataFrame) -> str:
+    """SHA-256 of every cell."""
+    return hashlib.sha256(repr(table.to_dict("list")).encode()).hexdigest()
+
+
 def _given_kinds(instruments: pd.DataFrame | None, symbols: Sequence[str]) -> NDArray[np.str_]:
     """The kind of each symbol as the caller gave it."""
     if instruments is None or "kind" not in instruments:

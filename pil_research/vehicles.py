@@ -127,10 +127,7 @@ class VehicleLots(LotRule):
 
     def unknown_margin(self, e: Floats) -> int:
         """Futures in the book whose margin the table does not give."""
-        book, flat = self.book, e.reshape(-1)
-        alone = book.single & book.future & np.isnan(book.margin) & (flat != 0.0)
-        held = [(v, _held_after(self, i, float(flat[i])).get(v.symbol, 0.0)) for i in book.groups for _, v in book.groups[i]]
-        return int(alone.sum()) + sum(v.kind == "future" and math.isnan(v.margin) and q != 0.0 for v, q in held)
+        return _unknown_margin(self, e.reshape(-1))
 
     def orders(self, e: Floats, now: Floats) -> list[Order]:
         """Orders of the book `e` from what is held, worth `now`: wrappers first."""
@@ -171,6 +168,13 @@ def _held_after(self: VehicleLots, i: int, e: float) -> Mapping[str, float]:
     return plan.held if plan is not None else {v.symbol: float(self.positions[j]) for j, v in self.book.groups[i]}
 
 # %% ../nbs/20d_vehicles.ipynb #dba44579
+def _unknown_margin(self: VehicleLots, e: Floats) -> int:
+    book = self.book
+    alone = book.single & book.future & np.isnan(book.margin) & (e != 0.0)
+    held = [(v, _held_after(self, i, float(e[i])).get(v.symbol, 0.0)) for i in book.groups for _, v in book.groups[i]]
+    return int(alone.sum()) + sum(v.kind == "future" and math.isnan(v.margin) and q != 0.0 for v, q in held)
+
+
 def _money(self: VehicleLots, e: Floats) -> tuple[float, float]:
     book = self.book
     margin = float((np.abs(e) * self.rate)[book.single].sum())

@@ -99,7 +99,7 @@ class Expected:
             self.seen[key] = (PILConfig.load(file) if file else PILConfig()).fingerprint()
         return self.seen[key]
 
-
+# %% ../../nbs/59d_validate.ipynb #reuse002
 def can_reuse(run: Mapping[str, Any] | None, job: Job, expected: Expected) -> bool:
     """True when the newest run of a report is what the job would produce."""
     if run is None or run.get("damaged") or run["verdict"]["status"] == "error":

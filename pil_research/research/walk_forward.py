@@ -437,7 +437,7 @@ def earned_by_sleeves(est: Estimator, a: int, b: int) -> Floats:
         out[t - a] = np.where(h.known[t - 1], raw * scale[t - 1], np.nan)
     return out
 
-
+# %% ../../nbs/51_walk_forward.ipynb #colltab2
 def _collect(panel: Panel, tracks: Sequence[Track], groups: Sequence[_Group], a: int, b: int,
              account: float) -> WalkForward:
     """Tables from the records of all groups, in the order of the tracks."""
