@@ -17,7 +17,8 @@ from pil_research.research.validate import Job
 
 CODE = {"version": __version__, "source": "sha256:" + "5" * 64, "git": None, "dirty": None}
 DATA = "sha256:" + "ab" * 32
-MOMENTS = {"sr": 0.06, "n_obs": 3000, "skew": -0.2, "kurtosis": 4.0, "n_trials": 5, "var_trials": 1e-4, "n_effective": 2.0}
+MOMENTS = {"sr": 0.06, "n_obs": 3000, "skew": -0.2, "kurtosis": 4.0, "n_trials": 5, "var_trials": 1e-4, "n_effective": 2.0,
+           "dsr_effective": 0.9987}
 DSR = float(deflated_sharpe(0.06, 3000, -0.2, 4.0, 5, 1e-4))
 PASSING: dict[str, list[dict[str, Any]]] = {
     "ladder": [{"id": "ladder.prob_hrp_better_lag0", "value": 0.97, "op": ">=", "limit": 0.9, "status": "pass"},

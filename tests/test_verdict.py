@@ -171,7 +171,8 @@ def test_the_dsr_pays_for_trials_made_since(tmp_path: Path) -> None:
     v = judge(tmp_path)
     dsr = next(g for g in v.gates if g.id == "dsr")
     assert dsr.value < 0.95 and dsr.status == "FAIL" and (v.status, v.action) == ("fail", "ship_1n_risk")
-    assert "2,000 trials" in dsr.detail and "at 5 when reported" in dsr.detail and "2 effective" in dsr.detail
+    assert "2,000 trials" in dsr.detail and "at 5 when reported" in dsr.detail
+    assert dsr.detail.endswith("0.999 at 2 effective trials, as reported")  # over the clusters, as the page shows it
 
 
 def test_a_smaller_count_is_an_error(tmp_path: Path) -> None:

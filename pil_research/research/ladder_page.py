@@ -197,9 +197,9 @@ def _small_section(result: LadderResult) -> str:
     how = "whole contracts and shares" if result.small_whole else (
         "fractions, because this panel has no un-adjusted prices and contract multipliers: what whole contracts would cost on "
         "top is not in it")
-    table = table_html(result.small, {**VARIANT, "gross": ("Mean gross ×", ".2f"), "lot_days": ("Days lots bound", ",.0f")},
-                       caption="An account of 250,000 at the start, lag 0, 1× cost; caps, least tickets and number of names of "
-                       "its tier.")
+    lots = {"lot_days": ("Days lots bound", ",.0f")} if result.small_whole else {}
+    table = table_html(result.small, {**VARIANT, "gross": ("Mean gross ×", ".2f"), **lots},
+                       caption="An account of 250,000 at the start, lag 0, 1× cost; caps and least tickets of its tier.")
     return section_html("A small account", table, intro=f"Reported, not gated. The same rungs in {how}. P(HRP better) is "
                         f"{number(p)}.")
 
