@@ -174,8 +174,9 @@ def deciding_table(study: OverfittingStudy) -> str:
     return table_html(
         frame, {**{k: (k.replace("lag", "Lag "), "text") for k in columns}, "limit": ("Limit", "text")}, corner="check",
         strong=("PBO", "DSR of the base"), css="wide",
-        caption=f"{len(study.run.members)} configurations, net of 1× costs. Trials: {trials.n_trials:,} in the ledger, "
-        f"{trials.effective.n_clusters} different ones in this family. Sharpe ratios a year. A gate reads the worse lag.")
+        caption=f"{len(study.run.members)} configurations, net of 1× costs. Trials: {trials.n_trials:,} in the ledger "
+        f"when this was judged (the verdict counts again), {trials.effective.n_clusters} different ones in this family. Sharpe "
+        "ratios a year. A gate reads the worse lag.")
 
 # %% ../../nbs/58c_overfitting_page.ipynb #c9a01fa9
 def pbo_decides(study: OverfittingStudy) -> bool:
