@@ -42,8 +42,9 @@ class Bases:
 
 
 def correlation(cov: Floats) -> Floats:
-    """Correlation matrix of a covariance; NaN rows stay NaN."""
+    """Correlation matrix of a covariance; NaN rows stay NaN, and what never moves correlates with nothing."""
     sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
+    sd = np.where(sd == 0.0, 1.0, sd)
     return np.asarray(cov / (sd[..., :, None] * sd[..., None, :]))
 
 # %% ../nbs/09a_base_weights.ipynb #a06a6e2c

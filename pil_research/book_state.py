@@ -84,6 +84,8 @@ def _check_state(s: StepState, blank: StepState) -> None:
                            ("close", low.close, -np.inf), ("pending_flow", low.pending_flow, -np.inf)):
         if not np.isfinite(x).all() or not (x >= least - 1e-9 * np.abs(least)).all():
             raise ValueError(f"{name} of the drawdown is not finite, or below equity")
+    if not (low.equity > 0.0).all() or not (low.close > 0.0).all():
+        raise ValueError("the last equity, or the previous session's, is not positive")
     ranges = ((s.sleeve_state, 0, 4), (s.tier, -1, 3), (low.tier, 0, 4))
     odd = any(not ((x >= a) & (x <= b)).all() for x, a, b in ranges)
     if odd or not np.isfinite(s.exposures).all() or not (s.limits >= 0.0).all():

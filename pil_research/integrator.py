@@ -29,7 +29,7 @@ from .market import Cells, Market, complete_instruments
 from .passport import Passport
 from .reading import (ALIVE, LEAST_EQUITY, Names, current_targets, input_alarms, is_stale, killed_symbols,
                                   kills_in_force, observe_sleeves, promotion_days, read_exposures, read_quotes,
-                                  restriction_codes, watch_alarms, week_of)
+                                  restriction_codes, usable_price, watch_alarms, week_of)
 from .stages.caps import cluster_symbols
 from .stages.ladder import VehicleRouter, capital_tier
 from .stages.turnover import RESTRICTIONS
@@ -385,7 +385,8 @@ def _vehicle_terms(self: PortfolioIntegrator, snapshot: Snapshot, market: Market
     before = int(arrays.tier[0])
     since = session if tier != before and before >= 0 else int(arrays.tier_since[0])
     left = 0 if session < 0 else int(np.maximum(self.config.ladder.migrate_sessions - (session - since), 0))
-    lots = book.lots(read_quotes(snapshot, market, names), np.nan_to_num(names.values(snapshot.positions)), equity,
+    quotes = read_quotes(snapshot, market, names)
+    lots = book.lots(np.where(usable_price(quotes), quotes, np.nan), np.nan_to_num(names.values(snapshot.positions)), equity,
                      sessions_left=left, frozen=None if codes is None else codes == RESTRICTIONS["no_trade"])
     return lots, book.barred if book.barred.any() else None
 

@@ -28,8 +28,9 @@ Ints = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'ALIVE', 'STALE_DAYS', 'STALE_BARS', 'OUTLIER', 'Names',
-           'read_quotes', 'read_exposures', 'observe_sleeves', 'current_targets', 'promotion_days', 'kills_in_force',
-           'killed_symbols', 'restriction_codes', 'input_alarms', 'bar_age', 'is_stale', 'week_of', 'watch_alarms']
+           'usable_price', 'read_quotes', 'read_exposures', 'observe_sleeves', 'current_targets', 'promotion_days',
+           'kills_in_force', 'killed_symbols', 'restriction_codes', 'input_alarms', 'bar_age', 'is_stale', 'week_of',
+           'watch_alarms']
 
 # %% ../nbs/20e_reading.ipynb #adcd516b
 class Names:
@@ -59,6 +60,11 @@ class Names:
 # %% ../nbs/20e_reading.ipynb #e2b96cd0
 LEAST_PRICE = 1e-9  # of a unit; nearer to zero, and beyond its inverse, no quantity can be worked out
 LEAST_EQUITY = 1e-6  # account currency; less is no equity
+
+
+def usable_price(price: Floats) -> Bools:
+    """Where a quantity can be worked out from a price."""
+    return (np.abs(price) >= LEAST_PRICE) & (np.abs(price) <= 1.0 / LEAST_PRICE)
 
 
 def read_quotes(snapshot: Snapshot, market: Market, names: Names) -> Floats:
@@ -96,8 +102,7 @@ def read_exposures(snapshot: Snapshot, market: Market, names: Names, equity: flo
         return np.where(np.abs(value) < 1e-12, 0.0, value), alarms, np.zeros(len(symbols), dtype=bool)
     price = np.ones(len(symbols)) if snapshot.prices is None else read_quotes(snapshot, market, names)
     size = np.where(np.isnan(market.multiplier) | (snapshot.prices is None), 1.0, market.multiplier)
-    sized = (np.abs(price) >= LEAST_PRICE) & (np.abs(price) <= 1.0 / LEAST_PRICE)
-    held, priced = quantity != 0.0, sized & ((price > 0.0) | market.allows_nonpositive)
+    held, priced = quantity != 0.0, usable_price(price) & ((price > 0.0) | market.allows_nonpositive)
     blind = held & ~priced
     for i in np.flatnonzero(blind).tolist():
         alarms.append(Alarm(code=AlarmCode.SYMBOL_UNKNOWN, severity="critical", subject=symbols[i], value=float(price[i]),

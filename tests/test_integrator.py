@@ -961,6 +961,8 @@ def test_bad_states_are_refused() -> None:
         ({"config_fingerprint": "sha256:0"}, "CONFIG_MISMATCH"),
         ({"values": {}}, "BAD_STATE"),
         ({"values": {**state.values, "applied": "x"}}, "BAD_STATE"),
+        *(({"values": {**state.values, "drawdown": {**state.values["drawdown"], name: (0.0,)}}}, "BAD_STATE")
+          for name in ("equity", "close")),
         ({"values": {k: v for k, v in state.values.items() if k != "drawdown"}}, "BAD_STATE"),
     ):
         with pytest.raises(StateError, match="state|configuration") as caught:

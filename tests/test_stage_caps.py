@@ -160,8 +160,10 @@ def test_non_finite_never_passes(bad):
     assert error.value.code == "NON_FINITE" and error.value.subject == "1"
     with pytest.raises(InputError, match="must be finite"):
         cure_caps([0.1, bad], **CAPS, clusters=[0, 1])
-    with pytest.raises(InvariantError, match="name of symbol 1"):
-        check_caps([0.1, bad], **CAPS, clusters=[0, 1])
+    for exempt in (None, [False, True]):  # what may not be traded is exempt from caps, not from being a number
+        with pytest.raises(InvariantError, match="name of symbol 1") as broken:
+            check_caps([0.1, bad], **CAPS, clusters=[0, 1], exempt=exempt)
+        assert broken.value.code == "NON_FINITE"
 
 
 @pytest.mark.parametrize("value", [-0.1, np.nan])

@@ -370,3 +370,18 @@ def test_the_book_knows_what_a_tier_may_hold() -> None:
     place = list(table.index).index
     assert small.barred[place("ES")] and not large.barred[place("ES")] and large.barred[place("X")]
     assert not small.barred[place("GLD")] and list(small.groups) == [place("GLD")]
+
+
+@pytest.mark.parametrize("name", ["S05", "S03"])  # a future alone, and one of a group
+@pytest.mark.parametrize("price", [5e-324, 1e-300, 1e-10, 1e10])
+def test_a_price_no_quantity_can_be_worked_out_of(tmp_path: Path, name: str, price: float) -> None:
+    """A held future is kept at its last exposure, and every number of the decision stays one."""
+    desk, integrator = trader(tmp_path, 4e7), PortfolioIntegrator(DAILY)
+    desk.positions[name] = 2.0
+    for row in (ROW, ROW + 1):
+        integrator.build_target_book(desk.snapshot(row))
+    made = desk.snapshot(ROW + 2)
+    d = integrator.build_target_book(replace(made, prices=made.prices.where(made.prices.index != name, price)))
+    assert np.isfinite(d.exposures).all() and all(np.isfinite(o.quantity) and o.vehicle != name for o in d.orders)
+    assert "SYMBOL_UNKNOWN" in {a.code for a in d.alarms}
+    PortfolioIntegrator(integrator.config, integrator.state)  # the state can be read again

@@ -28,7 +28,7 @@ def _shape(d: Decision, s: Snapshot) -> Iterator[str]:
             yield f"{name}: not finite"
     if list(d.trades.index) != list(d.exposures.index) and d.stages:
         yield "trades and exposures have other names"
-    if d.session != s.session or d.slot != s.slot:
+    if d.session != s.session or d.slot != str(s.slot):
         yield "another session or slot than asked"
     if not set(d.binding) <= set(BINDING) or not all(isinstance(a.code, AlarmCode) for a in d.alarms):
         yield "a constraint or alarm outside the closed lists"

@@ -395,6 +395,9 @@ def check_caps(book: ArrayLike, *, name: ArrayLike, cluster: ArrayLike, net: Arr
 def check_within(book: Floats, limits: BookLimits, tolerance: ArrayLike, *, slack: float = 1e-9,
                  exempt: ArrayLike | None = None, symbols: Sequence[str] | None = None) -> None:
     """`check_caps` with limits checked before."""
+    finite = np.isfinite(book)
+    if np.count_nonzero(finite) < book.size:  # nothing is exempt from being a number
+        _breach("name", np.abs(book), np.full(book.shape, np.inf), finite, symbols)
     hold = None if exempt is None else np.asarray(exempt, dtype=np.bool_)
     drift = _column(tolerance, book.ndim)
     for (key, (size, fixed)), cap in zip(_levels(book, limits, hold).items(), limits.caps, strict=True):
