@@ -91,7 +91,7 @@ def _check_state(s: StepState, blank: StepState) -> None:
     if odd or not np.isfinite(s.exposures).all() or not (s.limits >= 0.0).all():
         raise ValueError("an exposure, limit, tier or sleeve state that cannot be")
 
-
+# %% ../nbs/20c_book_state.ipynb #statefr2
 def state_from(values: Mapping[str, Any], blank: StepState) -> StepState:
     """Arrays from stored values; `blank` gives shapes and types."""
     try:
