@@ -80,12 +80,11 @@ def _check_state(s: StepState, blank: StepState) -> None:
     for name, x in (*((n, getattr(s, n)) for n in _SHARES), ("multiplier", low.multiplier), ("throttle", low.throttle)):
         if not ((x >= 0.0) & (x <= 1.0 + 1e-9)).all():
             raise ValueError(f"{name} is not within 0 and 1")
-    for name, x, least in (("equity", low.equity, 0.0), ("mark", low.mark, low.equity), ("true_mark", low.true_mark, low.equity),
-                           ("close", low.close, -np.inf), ("pending_flow", low.pending_flow, -np.inf)):
+    some = np.finfo(float).smallest_subnormal  # equities are divided by: never 0
+    for name, x, least in (("equity", low.equity, some), ("mark", low.mark, low.equity), ("true_mark", low.true_mark, low.equity),
+                           ("close", low.close, some), ("pending_flow", low.pending_flow, -np.inf)):
         if not np.isfinite(x).all() or not (x >= least - 1e-9 * np.abs(least)).all():
-            raise ValueError(f"{name} of the drawdown is not finite, or below equity")
-    if not (low.equity > 0.0).all() or not (low.close > 0.0).all():
-        raise ValueError("the last equity, or the previous session's, is not positive")
+            raise ValueError(f"{name} of the drawdown is not finite, not positive, or below equity")
     ranges = ((s.sleeve_state, 0, 4), (s.tier, -1, 3), (low.tier, 0, 4))
     odd = any(not ((x >= a) & (x <= b)).all() for x, a, b in ranges)
     if odd or not np.isfinite(s.exposures).all() or not (s.limits >= 0.0).all():

@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..config import PILConfig
+from ..market import Market
 from .ladder import LEGACY
 from .legacy import LegacyTrack, run_legacy
 from .panel import Panel
+from .panel_arrays import contract_sizes
 from .walk_forward import Track, WalkForward, join_walks, run_tracks
 from ..types import InputError
 
@@ -80,8 +84,8 @@ class SmallAccount(NamedTuple):
 def small_account(panel: Panel, base: PILConfig | None, rungs: Sequence[str], like: WalkForward,
                   settings: Mapping[str, Any]) -> SmallAccount:
     """The rungs at lag 0 and charged cost over the sessions of `like`, on a small account."""
-    table = panel.instruments
-    whole = panel.prices is not None and not bool((table["kind"].eq("future") & table["multiplier"].isna()).any())
+    sizes = contract_sizes(Market.from_frame(panel.instruments, panel.symbols))
+    whole = panel.prices is not None and not np.isnan(sizes).any()
     start = base or PILConfig()
     tracks = [Track(name=r, config=start.replace(**RUNGS[r])) for r in rungs]
     shared = {k: settings[k] for k in ("carry", "progress") if k in settings}

@@ -25,7 +25,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 # %% auto #0
-__all__ = ['Floats', 'Bools', 'Ints', 'PanelArrays', 'panel_arrays', 'session_range', 'CarryCosts', 'holding_cost']
+__all__ = ['Floats', 'Bools', 'Ints', 'PanelArrays', 'panel_arrays', 'contract_sizes', 'session_range', 'CarryCosts',
+           'holding_cost']
 
 # %% ../../nbs/50f_panel_arrays.ipynb #d40a7004
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,12 +129,17 @@ def _promotions(panel: Panel, dates: NDArray[np.datetime64]) -> tuple[NDArray[np
     return codes, days
 
 
+def contract_sizes(market: Market) -> Floats:
+    """Units of price in one contract or share (M,); NaN for a future whose multiplier is unknown."""
+    return np.where(np.isnan(market.multiplier) & market.funded, 1.0, market.multiplier)
+
+
 def _lots(panel: Panel, market: Market) -> Floats:
     """Value of one contract or share in account currency at each close; needs prices and multipliers."""
     if panel.prices is None:
         raise InputError("whole lots need panel.prices; add prices, or run with vehicles=False", code="MISSING_PRICES",
                          field="prices", limit="un-adjusted prices")
-    size = np.where(np.isnan(market.multiplier) & market.funded, 1.0, market.multiplier)
+    size = contract_sizes(market)
     if np.isnan(size).any():
         s = market.symbols[int(np.argmax(np.isnan(size)))]
         raise InputError(f"whole lots need instruments.multiplier of future {s}", code="MISSING_MULTIPLIER",

@@ -146,11 +146,6 @@ def _arrow(a: str, b: str, form: str) -> Any:
     return lambda row: f"{number(row[a], form)} → {number(row[b], form)}"
 
 
-def _rose(study: StressStudy, key: tuple[str, str, str]) -> bool:
-    """Whether gross was not cut on a path that was to show it."""
-    return key in study.events.index and bool(study.events.loc[key, "seen"]) and not bool(study.events.loc[key, "cut_ok"])
-
-
 def lead_table(study: StressStudy, checks: list[dict[str, Any]], track: str = "HRP") -> pd.DataFrame:
     """One row a scenario: one-day losses, the path from the hardest hit book, and the worst status of what it decided.
 
@@ -158,13 +153,14 @@ def lead_table(study: StressStudy, checks: list[dict[str, Any]], track: str = "H
     """
     prefix = {"HRP": "hrp", "1/N-risk": "1n_risk"}[track]
     by_id = {str(c["id"]): str(c["status"]) for c in checks}
+    cuts = [c for c in checks if str(c["id"]) in (f"stress.{prefix}.governor", f"stress.{prefix}.governor_today")]
     rows = {}
     for s in SCENARIOS:
         day = study.one_day.xs((track, s))
         key = (track, TITLES[s], "invested")
         path = dict(study.events.xs(key).items()) if key in study.events.index else {}
         found = [by_id.get(f"stress.{prefix}.{part}.{s}", "") for part in ("one_day", "path")]
-        found += ["fail" for at in ("invested", "today") if _rose(study, (track, TITLES[s], at))]
+        found += [str(c["status"]) for c in cuts if TITLES[s] in c["which"]]
         status = next((x for x in ("fail", "inconclusive", "pass") if x in found), "")
         rows[TITLES[s]] = {"today": float(day["today"].max()), "worst": float(day["worst"].max()), "status": status,
                            "shocked": float(day["shocked"].to_numpy()[day["worst"].to_numpy().argmax()]), **{
