@@ -128,7 +128,7 @@ def _promotions(panel: Panel, dates: NDArray[np.datetime64]) -> tuple[NDArray[np
             codes[out: start if again else None, j] = OBS_DEMOTED
     return codes, days
 
-
+# %% ../../nbs/50f_panel_arrays.ipynb #consize2
 def contract_sizes(market: Market) -> Floats:
     """Units of price in one contract or share (M,); NaN for a future whose multiplier is unknown."""
     return np.where(np.isnan(market.multiplier) & market.funded, 1.0, market.multiplier)
