@@ -96,7 +96,9 @@ PARAMETERS = {"data": "\"default\" (real futures of the installed wheel), \"synt
               "(their folder), or \"shared\", \"shared:futures\", \"shared:etf\": those of $PIL_SHARED_DATA",
               "markets": "\"default\" or \"all\" of the default data", "start": "first date, 2020-01-31",
               "end": "last date, 2020-01-31",
-              "config": "configuration file (TOML)", "seed": "seed of synthetic data", "draws": "bootstrap draws"}
+              "config": "configuration file (TOML)", "seed": "seed of synthetic data", "draws": "bootstrap draws",
+              "cost_bps": "every trade costs this, basis points one way, in place of spread, fee and impact; gives no verdict"}
+_TYPES = {"seed": int, "draws": int, "cost_bps": float}
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -141,17 +143,30 @@ def _alone(shown: str) -> str:
     return shown.replace("; action: ", "; on the ladder alone: ")
 
 # %% ../nbs/60_cli.ipynb #allreps2
+def _set_for_all(settings: dict[str, str]) -> dict[str, Any]:
+    """``--set`` values for the reports that have the parameter; one that none has is an error."""
+    from pil_research.research.templates import TEMPLATES, parse_values, template_defaults, template_path
+    from pil_research.types import InputError
+
+    names = {report: template_defaults(template_path(report)) for report in TEMPLATES}
+    known = tuple(sorted({name for of in names.values() for name in of}))
+    out: dict[str, Any] = {}
+    for name, text in settings.items():
+        if name not in known:
+            raise InputError(f"unknown parameter {name!r} of every report; known: {', '.join(known)}", code="UNKNOWN_PARAMETER",
+                             field=name, value=text, limit=known)
+        out |= parse_values(next(report for report, of in names.items() if name in of), {name: text})
+    return out
+
+
 def _run_all(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Every report, then the index; with ``--gate`` the code of the worst."""
     from pil_research.research.index import build_index
     from pil_research.research.report import newest_runs, read_runs
     from pil_research.research.validate import validate
     from pil_research.research.verdict import STATUS_CODES
-    from pil_research.types import InputError
 
-    if args.set:
-        raise InputError("--set is for one report, not for all; name the report, or write a profile", code="BAD_PARAMETER",
-                         field="set", value=args.set[0])
+    given = {**given, **_set_for_all(_settings(args.set))}
     outcomes = validate(args.runs, profile=args.profile, given=given, say=complain)
     say("", *(f"{o.report}: {o.headline}" for o in outcomes), f"index: {build_index(args.runs)}")
     latest = newest_runs(read_runs(args.runs))
@@ -341,7 +356,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
                         "oracle or sleeves; or all")
     parser.add_argument("--profile", default="full", help="parameters from reports/params (default: full)")
     for name, text in PARAMETERS.items():
-        parser.add_argument(f"--{name}", type=int if name in ("seed", "draws") else str, help=text)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_TYPES.get(name, str), help=text)
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="any parameter of the report; may be repeated")
     _gate_option(parser)
     _runs_option(parser)

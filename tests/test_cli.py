@@ -16,6 +16,8 @@ from fake_runs import fake_run, passing_runs
 
 from pil_research import cli
 from pil_research.config import PILConfig
+from pil_research.market import Market
+from pil_research.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("demo", "report", "validate", "verdict", "index", "data", "config", "book", "doctor")
@@ -275,7 +277,10 @@ def test_report_all_runs_them_all_and_judges_nothing(statuses: tuple[str, str], 
     out = capsys.readouterr().out
     assert "stress: stress said\n" in out and f"index: {tmp_path / 'index.html'}" in out and (tmp_path / "index.html").is_file()
     assert not (tmp_path / "approval.json").exists() and "action" not in out
-    assert cli.main([*words, "--set", "draws=5"]) == 2 and "name the report" in capsys.readouterr().err
+    assert cli.main([*words, "--set", "draws=5", "--set", "calibrate=false", "--cost-bps", "5"]) in (0, 2)
+    assert asked[-1]["given"] == {"data": "synthetic", "seed": 3, "draws": 5, "calibrate": False, "cost_bps": 5.0}
+    capsys.readouterr()
+    assert cli.main([*words, "--set", "drws=5"]) == 2 and "did you mean draws" in capsys.readouterr().err.lower()
 
 
 def test_report_all_hands_every_parameter_on_as_it_is() -> None:
@@ -285,6 +290,23 @@ def test_report_all_hands_every_parameter_on_as_it_is() -> None:
     job = plan_job("ladder", "smoke", given, "runs")
     assert {k: job.params[k] for k in ("data", "markets", "start", "seed")} == {k: v for k, v in given.items() if k != "config"}
     assert job.params["config"] == str(Path("desk.toml").resolve()) and "start=2001-02-03" in job.command
+    assert "cost_bps=5.0" in plan_job("stress", "smoke", {"cost_bps": 5.0}, "runs").command
+    assert "calibrate" not in plan_job("stress", "smoke", {"calibrate": False}, "runs").params
+
+
+def test_another_price_of_trading() -> None:
+    from pil_research.research.ladder_inputs import load_data
+    from pil_research.research.panel_arrays import panel_arrays
+
+    asked = {"data": "synthetic", "start": "2018-01-01", "end": "2018-12-31"}
+    own, flat = load_data(asked), load_data({**asked, "cost_bps": 5.0})
+    assert load_data({**asked, "cost_bps": -1.0}).fingerprint() == own.fingerprint() != flat.fingerprint()
+    costs, table = panel_arrays(flat), Market.from_frame(flat.instruments, flat.symbols)
+    assert (costs.half_spread == 5e-4).all() and not (costs.fee.any() or table.impact.any() or table.assumed_impact.any())
+    assert "5 basis points" in flat.notes[-1] and len(flat.notes) == len(own.notes) + 1
+    for bad in (-3.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="cost_bps must be 0 or more"):
+            load_data({**asked, "cost_bps": bad})
 
 
 @pytest.fixture

@@ -142,6 +142,15 @@ def test_reports_on_other_data_or_configuration_make_no_verdict(tmp_path: Path, 
     assert v.status == "error" and f"one {word} hash" in v.headline and "pil validate" in v.headline
 
 
+@pytest.mark.parametrize(("params", "status"), [({"cost_bps": 0.0}, "error"), ({"cost_bps": 5}, "error"),
+                                                ({"cost_bps": -1.0}, "pass"), ({}, "pass")])
+def test_wished_costs_make_no_verdict(tmp_path: Path, params: dict[str, Any], status: str) -> None:
+    passing_runs(tmp_path)
+    edit(next((tmp_path / "ladder").iterdir()), params=params)
+    v = judge(tmp_path)
+    assert v.status == status and (status == "pass" or ("not the panel's own" in v.headline and v.action == "none"))
+
+
 def test_config_file_must_be_the_one_of_the_result(tmp_path: Path) -> None:
     passing_runs(tmp_path)
     folder = next((tmp_path / "ladder").iterdir())

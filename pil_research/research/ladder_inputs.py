@@ -5,6 +5,7 @@
 # %% ../../nbs/59b_ladder_inputs.ipynb #0b3b29ea
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,11 +25,15 @@ from .trials import Trial, TrialLedger, default_ledger
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['load_data', 'with_regime', 'load_config', 'progress_bar', 'run_study', 'record_trials']
+__all__ = ['OWN_COSTS', 'load_data', 'with_regime', 'with_flat_costs', 'load_config', 'progress_bar', 'run_study',
+           'record_trials']
 
 # %% ../../nbs/59b_ladder_inputs.ipynb #29361856
+OWN_COSTS = -1.0  # of the parameter cost_bps: the panel's own
+
+
 def load_data(parameters: Mapping[str, Any]) -> Panel:
-    """The panel that `data, markets, start, end, seed` ask for, with a regime read.
+    """The panel that `data, markets, start, end, seed, cost_bps` ask for, with a regime read.
 
     Raises
     ------
@@ -54,13 +59,30 @@ def load_data(parameters: Mapping[str, Any]) -> Panel:
                              code="EMPTY_PERIOD", field="start", value=start)
         panel = panel if panel.regime is not None else with_regime(panel)
         bar.update()
-    return panel
+    bps = float(parameters.get("cost_bps", OWN_COSTS))
+    return panel if bps == OWN_COSTS else with_flat_costs(panel, bps)
 
-
+# %% ../../nbs/59b_ladder_inputs.ipynb #c05tb9s1
 def with_regime(panel: Panel) -> Panel:
     """The panel with the reference detector's label and confidence; row t uses rows up to t."""
     read = RegimeDetector().detect(panel.returns)
     return replace(panel, regime=read[["label", "confidence"]])
+
+
+def with_flat_costs(panel: Panel, bps: float) -> Panel:
+    """The panel with one cost for every trade, basis points one way, in place of spread, fee and impact; carry costs stay.
+
+    Raises
+    ------
+    InputError
+        If `bps` is negative or not finite.
+    """
+    if not 0.0 <= bps < math.inf:
+        raise InputError(f"cost_bps must be 0 or more, got {bps:g}; 5 charges 0.05 % of what is traded", code="BAD_PARAMETER",
+                         field="cost_bps", value=bps, limit=0.0)
+    table = panel.instruments.assign(half_spread_bps=bps, fee_bps=0.0, impact_y=0.0, impact_bps=0.0)
+    note = f"Every trade is charged {bps:g} basis points one way in place of the panel's spread, fee and impact."
+    return replace(panel, instruments=table, cost_schedule=None, notes=(*panel.notes, note))
 
 # %% ../../nbs/59b_ladder_inputs.ipynb #8fcacc01
 def load_config(file: str = "") -> PILConfig:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -163,9 +164,12 @@ def check_parameters(report: str, parameters: Mapping[str, Any]) -> dict[str, An
 
 # %% ../../nbs/59_templates.ipynb #1d9542df
 def _check_value(name: str, value: Any) -> None:
-    """Counts are not negative, draws and paths at least one, dates are dates."""
+    """Counts are not negative, draws and paths at least one, dates are dates, a cost is one or -1 for the panel's own."""
     if name in ("start", "end", "since"):
         check_date(name, str(value))
+    if name == "cost_bps" and not (value == -1.0 or 0.0 <= value < math.inf):
+        raise InputError(f"parameter cost_bps must be 0 or more, or -1 for the panel's own costs, got {value:g}; give one",
+                         code="BAD_PARAMETER", field=name, value=value, limit=0)
     least = int(name in ("draws", "paths"))
     if type(value) is int and value < least:
         raise InputError(f"parameter {name} must be at least {least}, got {value}; give a larger number", code="BAD_PARAMETER",

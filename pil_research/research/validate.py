@@ -35,7 +35,7 @@ __all__ = ['ORDER', 'Outcome', 'Job', 'plan_job', 'Expected', 'can_reuse', 'vali
 # %% ../../nbs/59d_validate.ipynb #c6788db4
 ORDER = ("overfitting", "sensitivity", "stress", "guards", "sleeves", "ladder", "shadow", "explain", "oracle")  # longest first
 _RUNTIME = ("run_id", "out_dir", "ledger")
-_DATA_KEYS = ("data", "markets", "start", "end", "seed")
+_DATA_KEYS = ("data", "markets", "start", "end", "seed", "cost_bps")
 _FILES = ("data", "config")  # a report's process looks for them from where this one stands
 
 

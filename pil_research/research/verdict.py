@@ -131,6 +131,8 @@ def _problems(root: Path, latest: Mapping[str, Mapping[str, Any]]) -> list[str]:
         elif run["code"]["version"] != __version__:
             found.append(f"{name} was run by version {run['code']['version']}, this is {__version__}: `pil report {name}`")
     sound = [latest[n] for n in EVIDENCE if n in latest and not latest[n].get("damaged")]
+    found += [f"{r['report']} was run at costs of {bps:g} basis points, not the panel's own: `pil report {r['report']}`"
+              for r in sound if isinstance(bps := r["params"].get("cost_bps"), (int, float)) and bps >= 0.0]
     for what in ("data", "configuration"):
         hashes = {str(r["report"]): str(r["data"]["hash"] if what == "data" else r["config_hash"]) for r in sound}
         if len(set(hashes.values())) > 1:
