@@ -108,6 +108,38 @@ def test_cure_tolerates_drift_and_then_returns_to_the_cap():
     np.testing.assert_array_equal(strict.book, [0.15, 0.15])
 
 
+WIDE = {"name": 9.0, "cluster": 9.0, "net": 9.0, "gross": 9.0}
+
+
+@pytest.mark.parametrize(("which", "clusters", "at_cap"), [
+    ("name", [-1], [0.4]), ("cluster", [0, 0, 1, 1], [0.2, 0.2, 0.1, 0.1]), ("net", [-1] * 4, [0.1, 0.1, 0.1, 0.1]),
+    ("gross", [-1] * 4, [0.1, -0.1, 0.1, -0.1])])
+def test_every_cap_tolerates_a_tenth_and_no_more(which, clusters, at_cap):
+    """A book 8 % over one cap of 0.4 stays; 12 % over, it returns to that cap; and a tighter tolerance cures the first one."""
+    book = np.array(at_cap)
+    caps = {**WIDE, which: 0.4}
+    inside = cure_caps(1.08 * book, **caps, clusters=clusters)
+    assert not inside.cured and not inside.bound[which] and np.array_equal(inside.book, 1.08 * book)
+    beyond, tight = (cure_caps(x * book, **caps, clusters=clusters, tolerance=t) for x, t in ((1.12, 1.1), (1.08, 1.05)))
+    for out in (beyond, tight):
+        assert out.cured and [k for k, v in out.bound.items() if v] == [which]
+        assert cap_excess(out.book, **caps, clusters=clusters)[which].max() == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("which", ["name", "cluster", "net", "gross"])
+def test_only_a_cap_that_is_still_breached_makes_a_frozen_symbol_uncurable(which):
+    """Beside a free symbol that can make room, a frozen one at the cap is curable; above the cap it is not, nor are those of
+    another cluster."""
+    clusters, caps = [0, 0, 1, 1], {**WIDE, which: 0.3}
+    frozen = np.array([True, False, True, False])
+    curable = cure_caps([0.15, 0.2, 0.1 if which != "name" else 0.0, 0.0], **caps, clusters=clusters, frozen=frozen)
+    assert not curable.uncurable.any()
+    stuck = cure_caps([0.5, 0.2, 0.01, 0.0], **caps, clusters=clusters, frozen=frozen)
+    assert stuck.uncurable.tolist() == [True, False, which in ("net", "gross"), False]
+    other_side = cure_caps([0.5, 0.0, -0.1, 0.0], **caps, clusters=clusters, frozen=frozen)
+    assert other_side.uncurable.tolist() == [True, False, which == "gross", False]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
 def test_cure_leaves_frozen_symbols_and_passes_the_last_line(seed):

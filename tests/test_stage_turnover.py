@@ -180,6 +180,9 @@ def test_expected_gain_is_tested_per_name():
     out = stage(now, goal, var, price=0.01, expected_gain=gain)
     np.testing.assert_array_equal(out.e_gate, [0.05, 0, 0, 0])
     assert out.binding["gate"]
+    every = stage(now, goal, var, price=0.01, expected_gain=[0.02, 0.02, 0.02, np.nan])  # nothing dropped: it did not bind
+    np.testing.assert_array_equal(every.e_gate, goal)
+    assert not every.binding["gate"]
     zero = stage(now, goal, var, price=0.01, expected_gain=gain, haircut=0.0)
     assert not zero.e_gate.any()
 
