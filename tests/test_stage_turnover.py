@@ -111,6 +111,9 @@ def test_band_edges_are_compared_to_ten_decimals():
     assert trade[0] == 0 and trade[1] == 0 and trade[2] > 0 and held.tolist() == [True, True, False] and not small.any()
     trade, held, small = band_trades([0.0, 0.0, 0.0], [0.0025, 0.0026, 0.0], **kw)
     assert trade.tolist() == [0.0, 0.0026, 0.0] and small.tolist() == [True, False, False] and not held.any()
+    for now, goal in (([0.010], [0.006]), ([0.006], [0.010])):  # half of the larger of the two, 0.005, not of the smaller
+        assert band_trades(now, goal, **kw)[1].tolist() == [True]
+    assert band_trades([0.010], [0.0049], **kw)[0] == pytest.approx(-0.0051)
     trade, _, _ = band_trades([0.03, -0.03], [0.05, -0.05], **kw, trade_to_edge=True)
     np.testing.assert_allclose(trade, [0.0125, -0.0125])
 
@@ -171,6 +174,16 @@ def test_raise_goes_through_the_gate_alone():
     np.testing.assert_array_equal(dear.e_gate, now)
     stuck = stage(now, 1.5 * now, var, price=0.0, reduce_only=True)
     np.testing.assert_array_equal(stuck.e_gate, now)
+    gain = 0.5 * (0.5 / (0.5 * 0.10)) * 20 * 0.5**2 * float(var(now))  # of the deviation (k - 1) x the held book
+    even = gain / (0.5 * now).sum()  # price at which it just pays
+    assert stage(now, 1.5 * now, var, price=0.99 * even).raised and not stage(now, 1.5 * now, var, price=1.01 * even).raised
+
+
+def test_a_gate_that_had_nothing_to_judge_does_not_bind():
+    now = np.array([0.1, 0.05, -0.04])
+    for given in (None, [0.01, np.nan, np.nan]):
+        out = stage(now, now, lambda e: (e ** 2).sum(-1) * 1e-4, price=1.0, expected_gain=given)
+        assert not any(out.binding.values()) and np.array_equal(out.e_gate, now)
 
 
 def test_expected_gain_is_tested_per_name():
@@ -185,6 +198,7 @@ def test_expected_gain_is_tested_per_name():
     assert not every.binding["gate"]
     zero = stage(now, goal, var, price=0.01, expected_gain=gain, haircut=0.0)
     assert not zero.e_gate.any()
+    np.testing.assert_array_equal(stage(now, goal, var, price=0.01, expected_gain=gain, haircut=0.02).e_gate, [0.05, 0, 0, 0])
 
 
 def test_missing_risk_means_no_optional_trade_but_cuts_go_on():
