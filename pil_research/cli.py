@@ -115,7 +115,12 @@ def _settings(pairs: Sequence[str] | None) -> dict[str, str]:
     if bad:
         raise InputError(f"--set needs name=value, got {bad[0]!r}; for instance --set draws=500", code="BAD_PARAMETER",
                          field="set", value=bad[0])
-    return {k: v for k, _, v in (p.partition("=") for p in pairs or ())}
+    settings = {k: v for k, _, v in (p.partition("=") for p in pairs or ())}
+    for name in ("run_id", "out_dir"):
+        if name in settings:
+            raise InputError(f"--set {name} is the runner's own; --out names the folder of runs", code="BAD_PARAMETER",
+                             field=name, value=settings[name])
+    return settings
 
 # %% ../nbs/60_cli.ipynb #a8180dfe
 def _run(args: argparse.Namespace, given: dict[str, Any]) -> int:
@@ -128,6 +133,9 @@ def _run(args: argparse.Namespace, given: dict[str, Any]) -> int:
     folder = run_report(args.report, {**load_profile(args.report, args.profile), **given}, args.runs)
     envelope = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     say("", _alone(_result_text(envelope)), "", f"page:  {folder / 'report.html'}", f"index: {Path(args.runs) / 'index.html'}")
+    if (bps := envelope["params"].get("cost_bps", -1.0)) >= 0.0:
+        complain(f"what if trades cost {bps:g} basis points one way: no evidence, and no verdict follows from it")
+        return 3 if args.gate else 0
     return STATUS_CODES[envelope["verdict"]["status"]] if args.gate else 0
 
 
@@ -145,7 +153,7 @@ def _alone(shown: str) -> str:
 # %% ../nbs/60_cli.ipynb #allreps2
 def _set_for_all(settings: dict[str, str]) -> dict[str, Any]:
     """``--set`` values for the reports that have the parameter; one that none has is an error."""
-    from pil_research.research.templates import TEMPLATES, parse_values, template_defaults, template_path
+    from pil_research.research.templates import TEMPLATES, check_parameters, parse_values, template_defaults, template_path
     from pil_research.types import InputError
 
     names = {report: template_defaults(template_path(report)) for report in TEMPLATES}
@@ -155,7 +163,9 @@ def _set_for_all(settings: dict[str, str]) -> dict[str, Any]:
         if name not in known:
             raise InputError(f"unknown parameter {name!r} of every report; known: {', '.join(known)}", code="UNKNOWN_PARAMETER",
                              field=name, value=text, limit=known)
-        out |= parse_values(next(report for report, of in names.items() if name in of), {name: text})
+        report = next(report for report, of in names.items() if name in of)
+        out |= parse_values(report, {name: text})
+        check_parameters(report, {name: out[name]})
     return out
 
 

@@ -28,8 +28,8 @@ from .labels import Made, decision_from_dict, live_decision, routed_orders, vehi
 from .market import Cells, Market, complete_instruments
 from .passport import Passport
 from .reading import (ALIVE, LEAST_EQUITY, Names, current_targets, input_alarms, is_stale, killed_symbols,
-                                  kills_in_force, observe_sleeves, promotion_days, read_exposures, read_quotes,
-                                  restriction_codes, usable_price, watch_alarms, week_of)
+                                  kills_in_force, missing_input, observe_sleeves, promotion_days, read_exposures, read_quotes,
+                                  restriction_codes, unknown_kills, usable_price, watch_alarms, week_of)
 from .stages.caps import cluster_symbols
 from .stages.ladder import VehicleRouter, capital_tier
 from .stages.turnover import RESTRICTIONS
@@ -75,6 +75,7 @@ class PortfolioIntegrator:
         self._seq, self._last_id, self._last_hash, self._last_session, self._allocated_on = 0, "", "", "", ""
         self._answered: tuple[str, set[str]] = ("", set())  # ids decided in the last session
         self._last: Decision | None = None
+        self._priced = False  # prices came with the last decision
         self._stored: Mapping[str, Any] = {}
         self._estimator: Estimator | None = None
         self._bases: BaseWeights | None = None
@@ -179,7 +180,7 @@ def _decide(self: PortfolioIntegrator, snapshot: Snapshot, kills: Kills) -> Deci
     out = _label(self, snapshot, name, got, decision, history)
     self._ids, self._symbols, self._arrays = history.sleeve_ids, history.symbols, after
     self._seq, self._last_id, self._last_hash = self._seq + 1, name, got.hash
-    self._last_session, self._last = day, out
+    self._last_session, self._last, self._priced = day, out, snapshot.prices is not None
     self._kills, self._clusters = kills, self._next_clusters
     self._allocated_on = day if int(after.allocated_session[0]) == after.session else self._allocated_on
     _remember(self, day, name)
@@ -350,10 +351,11 @@ def _gather(self: PortfolioIntegrator, snapshot: Snapshot, history: History, abs
     unit, flat, given, unknown = current_targets(sleeves, _names_of(self, symbols), est)
     est = Estimates(**{**vars(est), "unit": unit, "flat": flat, "known": est.known | given})
     base, wanted = equity if equity > 0.0 else float(arrays.drawdown.equity[0]), np.asarray(unit.any(axis=0))
-    now, blinds, frozen = read_exposures(snapshot, market, _names_of(self, symbols), base if base > 0.0 else 1.0,
-                                     arrays.exposures[0], wanted)
+    last = arrays.exposures[0]
+    now, blinds, frozen = read_exposures(snapshot, market, _names_of(self, symbols), base if base > 0.0 else 1.0, last, wanted,
+                                         "" if kills.book else missing_input(snapshot, last, self._priced))
     inputs = _inputs(self, snapshot, history, est, bases, market, sleeves, given, now, equity, arrays, absent, frozen, kills)
-    alarms = (*unknown, *blinds, *input_alarms(snapshot, history, est, market, row),
+    alarms = (*unknown, *blinds, *unknown_kills(kills, symbols, ids), *input_alarms(snapshot, history, est, market, row),
               *watch_alarms(snapshot, estimator, inputs, arrays, row, wanted))
     return _Gathered(market, inputs, alarms, _input_hash(self, snapshot, history, market, inputs, row)), arrays
 

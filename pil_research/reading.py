@@ -28,9 +28,9 @@ Ints = NDArray[np.int64]
 
 # %% auto #0
 __all__ = ['Floats', 'Bools', 'Ints', 'LEAST_PRICE', 'LEAST_EQUITY', 'ALIVE', 'STALE_DAYS', 'STALE_BARS', 'OUTLIER', 'Names',
-           'usable_price', 'read_quotes', 'read_exposures', 'observe_sleeves', 'current_targets', 'promotion_days',
-           'kills_in_force', 'killed_symbols', 'restriction_codes', 'input_alarms', 'bar_age', 'is_stale', 'week_of',
-           'watch_alarms']
+           'usable_price', 'read_quotes', 'missing_input', 'unknown_kills', 'read_exposures', 'observe_sleeves',
+           'current_targets', 'promotion_days', 'kills_in_force', 'killed_symbols', 'restriction_codes', 'input_alarms',
+           'bar_age', 'is_stale', 'week_of', 'watch_alarms']
 
 # %% ../nbs/20e_reading.ipynb #adcd516b
 class Names:
@@ -86,16 +86,38 @@ def _quantities(snapshot: Snapshot, names: Names) -> Floats:
                          code="NON_FINITE", field="positions", subject=bad, limit="finite")
     return np.nan_to_num(quantity)
 
+# %% ../nbs/20e_reading.ipynb #m1ss1npt
+def missing_input(snapshot: Snapshot, last: Floats, priced: bool) -> str:
+    """Which of positions and prices is missing while the last book holds something; "" when none is.
+
+    Prices are missed only where the decision before had them (`priced`): without any, positions are amounts.
+    """
+    if not np.count_nonzero(last):
+        return ""
+    return "positions" if snapshot.positions is None else "prices" if priced and snapshot.prices is None else ""
+
+
+def unknown_kills(kills: Kills, symbols: Sequence[str], ids: Sequence[str]) -> list[Alarm]:
+    """An alarm for each kill that names nothing here."""
+    stray = [*((n, "symbol") for n in kills.symbols if n not in symbols),
+             *((n, "sleeve") for n in kills.sleeves if n not in ids)]
+    return [Alarm(code=AlarmCode.KILL_SET, severity="critical", subject=name, value="unknown",
+                  message=f"a kill names a {what} that is not here and stops nothing; check its name") for name, what in stray]
+
 # %% ../nbs/20e_reading.ipynb #82618016
 def read_exposures(snapshot: Snapshot, market: Market, names: Names, equity: float, last: Floats,
-               wanted: Bools) -> tuple[Floats, list[Alarm], Bools]:
+               wanted: Bools, gone: str = "") -> tuple[Floats, list[Alarm], Bools]:
     """Positions as fractions of equity, wrappers folded, and who cannot be traded for want of a price.
 
     A held symbol without a usable price keeps its last exposure, with its primary and wrappers; one that is only
-    wanted stays out.
+    wanted stays out. With an input `gone` (see `missing_input`) everything stays at its last exposure.
     """
     symbols = market.symbols
     alarms: list[Alarm] = []
+    if gone:
+        alarms.append(Alarm(code=AlarmCode.STALE_INPUT, severity="critical", subject=gone,
+                            message=f"{gone} are missing: everything is kept at its last exposure and nothing is traded"))
+        return last.copy(), alarms, np.ones(len(symbols), dtype=bool)
     quantity = _quantities(snapshot, names)
     if snapshot.prices is None and market.primary is None:  # positions are amounts
         value = quantity / equity

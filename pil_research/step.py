@@ -183,9 +183,8 @@ def _build_book(p: SimpleNamespace, x: StepInputs, terms: _Terms, ramped: Floats
         scaled_unit = scaled_unit * e.risk.known
     if x.primary is not None and x.multiple is not None:
         scaled_unit = assembly.fold_wrappers(scaled_unit, x.primary, x.multiple)
-    for out in (x.killed_symbols, x.no_vehicle):
-        if out is not None:
-            scaled_unit = scaled_unit * ~out
+    if x.no_vehicle is not None:
+        scaled_unit = scaled_unit * ~x.no_vehicle
     netted = assembly.assemble_book(ramped, scaled_unit, np.ones(len(e.unit)))
     ex_ante = np.sqrt(252.0 * e.risk.variance(netted.book))
     allocated = (ramped * ~e.flat).sum(axis=-1)

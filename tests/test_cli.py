@@ -280,6 +280,8 @@ def test_report_all_runs_them_all_and_judges_nothing(statuses: tuple[str, str], 
     assert cli.main([*words, "--set", "draws=5", "--set", "calibrate=false", "--cost-bps", "5"]) in (0, 2)
     assert asked[-1]["given"] == {"data": "synthetic", "seed": 3, "draws": 5, "calibrate": False, "cost_bps": 5.0}
     capsys.readouterr()
+    for bad in ("draws=-1", "horizon=0", "sessions=0", "equity=-1", "cost_bps=1e9", "out_dir=elsewhere", "run_id=x"):
+        assert cli.main([*words, "--set", bad]) == 2 and bad.partition("=")[0] in capsys.readouterr().err
     assert cli.main([*words, "--set", "drws=5"]) == 2 and "did you mean draws" in capsys.readouterr().err.lower()
 
 
@@ -304,8 +306,8 @@ def test_another_price_of_trading() -> None:
     costs, table = panel_arrays(flat), Market.from_frame(flat.instruments, flat.symbols)
     assert (costs.half_spread == 5e-4).all() and not (costs.fee.any() or table.impact.any() or table.assumed_impact.any())
     assert "5 basis points" in flat.notes[-1] and len(flat.notes) == len(own.notes) + 1
-    for bad in (-3.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="cost_bps must be 0 or more"):
+    for bad in (-3.0, 1e9, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="cost_bps must be 0 or more and at most 1000"):
             load_data({**asked, "cost_bps": bad})
 
 

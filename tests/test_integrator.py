@@ -386,6 +386,41 @@ def test_sleeve_and_symbol_kills_latch() -> None:
     assert d.sleeve_weights["sleeve_b"] > 0.0
 
 
+def test_a_symbol_kill_leaves_the_other_names_alone() -> None:
+    """Kills come after the stages (SPEC section 4): no volatility target makes up for what a person stopped."""
+    free, killed = decide(snapshot(PANEL, ROW)), decide(snapshot(PANEL, ROW, kills=Kills(symbols=("S02",), who="a", why="b")))
+    assert free.exposures["S02"] != 0.0 == killed.exposures["S02"]
+    assert killed.exposures.drop("S02").equals(free.exposures.drop("S02"))
+    assert killed.numbers["leverage"] == free.numbers["leverage"]
+
+
+def test_a_kill_that_names_nothing_is_said() -> None:
+    d = decide(snapshot(PANEL, ROW, kills=Kills(symbols=("s02", "S02"), sleeves=("sleeve_z",), who="a", why="b")))
+    assert [(a.subject, a.severity) for a in d.alarms if a.code == "KILL_SET" and a.value == "unknown"] == [
+        ("s02", "critical"), ("sleeve_z", "critical")]
+
+
+@pytest.mark.parametrize("what", ["positions", "prices"])
+def test_a_missing_account_or_quotes_hold_the_book(what: str) -> None:
+    """Positions that are missing are not zero, and quantities without their prices are not amounts: nothing is traded."""
+    live = Live(PANEL)
+    before = live.days(100, 110)
+    prices = pd.Series(20.0, index=list(PANEL.symbols))
+    made = snapshot(PANEL, 111, positions=before.exposures * 5e6 / 20.0)
+    live.integrator.build_target_book(replace(made, prices=prices))
+    last = live.integrator.state
+    later = snapshot(PANEL, 112, positions=live.positions)
+    d = PortfolioIntegrator(FAST, last).build_target_book(replace(later, positions=None, prices=prices)) if what == "positions" \
+        else live.integrator.build_target_book(replace(later, prices=None))
+    assert not d.orders and (d.trades == 0.0).all() and gross(d) > 0.0
+    assert [(a.subject, a.severity) for a in d.alarms if a.code == "STALE_INPUT"] == [(what, "critical")]
+    flat = PortfolioIntegrator(FAST, last).build_target_book(
+        replace(later, positions=None, kills=Kills(book=True, who="a", why="b")))
+    assert (flat.exposures == 0.0).all()
+    empty = decide(replace(later, positions=None))  # nothing was ever held: none is what there is
+    assert gross(empty) > 0.0 and "STALE_INPUT" not in codes(empty)
+
+
 @pytest.mark.parametrize(
     "kills",
     [

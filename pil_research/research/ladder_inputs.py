@@ -5,7 +5,6 @@
 # %% ../../nbs/59b_ladder_inputs.ipynb #0b3b29ea
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -70,18 +69,20 @@ def with_regime(panel: Panel) -> Panel:
 
 
 def with_flat_costs(panel: Panel, bps: float) -> Panel:
-    """The panel with one cost for every trade, basis points one way, in place of spread, fee and impact; carry costs stay.
+    """The panel with one cost for every trade, basis points one way, in place of spread, fee and impact.
+
+    Rolls are priced with it too; financing and borrow stay.
 
     Raises
     ------
     InputError
         If `bps` is negative or not finite.
     """
-    if not 0.0 <= bps < math.inf:
-        raise InputError(f"cost_bps must be 0 or more, got {bps:g}; 5 charges 0.05 % of what is traded", code="BAD_PARAMETER",
-                         field="cost_bps", value=bps, limit=0.0)
+    if not 0.0 <= bps <= 1000.0:
+        raise InputError(f"cost_bps must be 0 or more and at most 1000, got {bps:g}; 5 charges 0.05 % of what is traded",
+                         code="BAD_PARAMETER", field="cost_bps", value=bps, limit=(0.0, 1000.0))
     table = panel.instruments.assign(half_spread_bps=bps, fee_bps=0.0, impact_y=0.0, impact_bps=0.0)
-    note = f"Every trade is charged {bps:g} basis points one way in place of the panel's spread, fee and impact."
+    note = f"What if: every trade costs {bps:g} basis points one way in place of the panel's spread, fee and impact."
     return replace(panel, instruments=table, cost_schedule=None, notes=(*panel.notes, note))
 
 # %% ../../nbs/59b_ladder_inputs.ipynb #8fcacc01

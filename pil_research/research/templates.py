@@ -167,10 +167,13 @@ def _check_value(name: str, value: Any) -> None:
     """Counts are not negative, draws and paths at least one, dates are dates, a cost is one or -1 for the panel's own."""
     if name in ("start", "end", "since"):
         check_date(name, str(value))
-    if name == "cost_bps" and not (value == -1.0 or 0.0 <= value < math.inf):
-        raise InputError(f"parameter cost_bps must be 0 or more, or -1 for the panel's own costs, got {value:g}; give one",
-                         code="BAD_PARAMETER", field=name, value=value, limit=0)
-    least = int(name in ("draws", "paths"))
+    if name == "cost_bps" and not (value == -1.0 or 0.0 <= value <= 1000.0):
+        raise InputError(f"parameter cost_bps must be 0 to 1000, or -1 for the panel's own costs, got {value:g}; give one",
+                         code="BAD_PARAMETER", field=name, value=value, limit=1000)
+    if name == "equity" and not 0.0 < value < math.inf:
+        raise InputError(f"parameter equity must be positive, got {value:g}; give an amount", code="BAD_PARAMETER", field=name,
+                         value=value, limit=0)
+    least = int(name in ("draws", "paths", "horizon", "sessions"))
     if type(value) is int and value < least:
         raise InputError(f"parameter {name} must be at least {least}, got {value}; give a larger number", code="BAD_PARAMETER",
                          field=name, value=value, limit=least)
