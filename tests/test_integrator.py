@@ -1134,3 +1134,19 @@ def test_a_live_decision_copies_pickles_and_refuses_changes() -> None:
     with pytest.raises(AttributeError):
         d.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert isinstance(d, Decision) and d.exposures is d.exposures
+
+
+def test_tier_alarms_come_on_the_day_of_a_change_and_on_no_other() -> None:
+    live, seen = Live(PANEL), []
+    equity = [5e6] * 4 + [4.65e6] * 3 + [9e5] * 2 + [5e6] * 2  # a warning 7 % down; then money out, a lower tier; and back
+    for i, value in enumerate(equity):
+        arrays = live.integrator._arrays
+        flow = value - equity[i - 1] if i >= 7 else 0.0
+        d, after = live.day(100 + i, earn=False, equity=value, flows=flow), live.integrator._arrays
+        assert after is not None
+        if arrays is None:
+            continue
+        moved = (bool((arrays.tier != after.tier)[0]), bool((arrays.drawdown.tier != after.drawdown.tier)[0]))
+        assert ("TIER_CHANGED" in codes(d), "KILL_TIER" in codes(d)) == moved
+        seen.append(moved)
+    assert any(t for t, _ in seen) and any(k for _, k in seen) and (False, False) in seen
