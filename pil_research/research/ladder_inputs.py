@@ -19,18 +19,14 @@ from .ladder_study import LadderStudy, ladder_study
 from .panel import Panel
 from .panel_source import panel_source, source_panel
 from .regime import RegimeDetector
-from .templates import check_date
+from .templates import OWN_COSTS, check_costs, check_date
 from .trials import Trial, TrialLedger, default_ledger
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['OWN_COSTS', 'load_data', 'with_regime', 'with_flat_costs', 'load_config', 'progress_bar', 'run_study',
-           'record_trials']
+__all__ = ['load_data', 'with_regime', 'with_flat_costs', 'load_config', 'progress_bar', 'run_study', 'record_trials']
 
 # %% ../../nbs/59b_ladder_inputs.ipynb #29361856
-OWN_COSTS = -1.0  # of the parameter cost_bps: the panel's own
-
-
 def load_data(parameters: Mapping[str, Any]) -> Panel:
     """The panel that `data, markets, start, end, seed, cost_bps` ask for, with a regime read.
 
@@ -78,9 +74,7 @@ def with_flat_costs(panel: Panel, bps: float) -> Panel:
     InputError
         If `bps` is negative or not finite.
     """
-    if not 0.0 <= bps <= 1000.0:
-        raise InputError(f"cost_bps must be 0 or more and at most 1000, got {bps:g}; 5 charges 0.05 % of what is traded",
-                         code="BAD_PARAMETER", field="cost_bps", value=bps, limit=(0.0, 1000.0))
+    check_costs(bps)
     table = panel.instruments.assign(half_spread_bps=bps, fee_bps=0.0, impact_y=0.0, impact_bps=0.0)
     note = f"What if: every trade costs {bps:g} basis points one way in place of the panel's spread, fee and impact."
     return replace(panel, instruments=table, cost_schedule=None, notes=(*panel.notes, note))

@@ -18,8 +18,8 @@ from .report import package_root
 from ..types import InputError
 
 # %% auto #0
-__all__ = ['TEMPLATES', 'template_path', 'load_profile', 'check_yaml', 'template_defaults', 'check_parameters', 'check_date',
-           'parse_values']
+__all__ = ['TEMPLATES', 'OWN_COSTS', 'template_path', 'load_profile', 'check_yaml', 'template_defaults', 'check_parameters',
+           'check_costs', 'check_date', 'parse_values']
 
 # %% ../../nbs/59_templates.ipynb #e45f8bdc
 TEMPLATES: Mapping[str, str] = {
@@ -167,9 +167,8 @@ def _check_value(name: str, value: Any) -> None:
     """Counts are not negative, draws and paths at least one, dates are dates, a cost is one or -1 for the panel's own."""
     if name in ("start", "end", "since"):
         check_date(name, str(value))
-    if name == "cost_bps" and not (value == -1.0 or 0.0 <= value <= 1000.0):
-        raise InputError(f"parameter cost_bps must be 0 to 1000, or -1 for the panel's own costs, got {value:g}; give one",
-                         code="BAD_PARAMETER", field=name, value=value, limit=1000)
+    if name == "cost_bps" and value != OWN_COSTS:
+        check_costs(value)
     if name == "equity" and not 0.0 < value < math.inf:
         raise InputError(f"parameter equity must be positive, got {value:g}; give an amount", code="BAD_PARAMETER", field=name,
                          value=value, limit=0)
@@ -177,6 +176,16 @@ def _check_value(name: str, value: Any) -> None:
     if type(value) is int and value < least:
         raise InputError(f"parameter {name} must be at least {least}, got {value}; give a larger number", code="BAD_PARAMETER",
                          field=name, value=value, limit=least)
+
+
+OWN_COSTS = -1.0  # of the parameter cost_bps: the panel's own
+
+
+def check_costs(bps: float) -> None:
+    """Refuse a price of trading that is none, or beyond a tenth of what is traded."""
+    if not 0.0 <= bps <= 1000.0:
+        raise InputError(f"cost_bps must be 0 or more and at most 1000, got {bps:g}; 5 charges 0.05 % of what is traded",
+                         code="BAD_PARAMETER", field="cost_bps", value=bps, limit=(0.0, 1000.0))
 
 
 def check_date(name: str, value: str) -> None:
